@@ -1,0 +1,1 @@
+"""Subcommands of `kdiffe` that need the kernel alone."""

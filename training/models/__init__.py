@@ -1,0 +1,1 @@
+"""The models: KDiffE and its peers."""

@@ -1,0 +1,1 @@
+"""Differentiable operators, one a file: formula and shapes in the docstring, no files, no settings."""
