@@ -1,0 +1,111 @@
+"""`kdiffe models`: list, show, activate, roll back, verify and prune the versions of a store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from model_store.command import console, write_json
+from model_store.store import DEFAULT_ROOT, ModelStore
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The versions of a model store.")
+
+Store = Annotated[Path, typer.Option("--store", help="Directory of the model store.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Version = Annotated[str, typer.Argument(help="A version, as `kdiffe models list` names it.")]
+
+
+@app.command("list")
+def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
+    """List the versions, the oldest first."""
+    models = ModelStore(store)
+    active = models.active()
+    rows = []
+    for version in models.versions():
+        manifest = models.open(version).manifest
+        rows.append(
+            {
+                "version": version,
+                "active": version == active,
+                "model": manifest.model,
+                "created_at": manifest.created_at,
+                "users": manifest.n_users,
+                "items": manifest.n_items,
+                "sequence": manifest.sequence,
+                "metrics": dict(manifest.metrics),
+            }
+        )
+    if as_json:
+        write_json({"versions": rows, "active": active})
+        return
+    table = Table("version", "", "model", "created", "users", "items", "sequence", "validation NDCG@20")
+    for row in rows:
+        valid = row["metrics"].get("valid", {}) if isinstance(row["metrics"], dict) else {}
+        ndcg = valid.get("ndcg@20")
+        table.add_row(
+            str(row["version"]),
+            "active" if row["active"] else "",
+            str(row["model"]),
+            str(row["created_at"]),
+            str(row["users"]),
+            str(row["items"]),
+            str(row["sequence"]),
+            "-" if ndcg is None else f"{ndcg:.4f}",
+        )
+    console().print(table if rows else f"No versions in {store}.")
+
+
+@app.command()
+def show(version: Annotated[str | None, typer.Argument()] = None, store: Store = DEFAULT_ROOT) -> None:
+    """Print a version's manifest, the active one's where none is named."""
+    write_json(json.loads(ModelStore(store).open(version).manifest.to_json()))
+
+
+@app.command()
+def activate(version: Version, store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
+    """Make a version the active one; a running service swaps to it."""
+    ModelStore(store).activate(version)
+    _say({"active": version}, as_json, f"{version} is active.")
+
+
+@app.command()
+def rollback(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
+    """Activate the version that was active before."""
+    version = ModelStore(store).rollback()
+    _say({"active": version}, as_json, f"Rolled back: {version} is active.")
+
+
+@app.command()
+def verify(
+    version: Annotated[str | None, typer.Argument(help="A version; all where none is named.")] = None,
+    store: Store = DEFAULT_ROOT,
+    as_json: Json = False,
+) -> None:
+    """Compare every file of a version, or of all, with its checksum."""
+    models = ModelStore(store)
+    versions = [version] if version else models.versions()
+    for name in versions:
+        models.open(name).verify()
+    _say({"verified": versions}, as_json, f"Whole: {', '.join(versions) or 'nothing to verify'}.")
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(help="How many of the newest versions stay.", min=0)] = 5,
+    store: Store = DEFAULT_ROOT,
+    as_json: Json = False,
+) -> None:
+    """Remove old versions; the active one and the one before it always stay."""
+    removed = ModelStore(store).prune(keep)
+    _say({"removed": removed}, as_json, f"Removed: {', '.join(removed) or 'nothing'}.")
+
+
+def _say(value: dict[str, object], as_json: bool, sentence: str) -> None:
+    if as_json:
+        write_json(value)
+    else:
+        console().print(sentence, highlight=False)

@@ -1,0 +1,265 @@
+"""The versioned store: a directory of artifacts, one of them active.
+
+ROOT/v0001/manifest.json …    a published version; a directory appears whole, by one rename
+ROOT/versions.json            the next number, the active version and the ones before it; replaced by rename
+ROOT/.lock                    held while the store is changed
+ROOT/.incoming-…              a version being written; left over only by a crash, removed by the next publish
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from model_store.artifact import Artifact
+from model_store.errors import (
+    NoActiveVersionError,
+    StoreBusyError,
+    StoreError,
+    UnknownVersionError,
+)
+
+DEFAULT_ROOT = Path("model_store/artifacts")
+_STATE = "versions.json"
+_INCOMING = ".incoming-"
+
+
+@dataclass(frozen=True)
+class _State:
+    """What `versions.json` holds.
+
+    Attributes:
+        next: number of the next version; never given twice, pruned versions included.
+        active: the active version.
+        history: versions that were active before, the latest last.
+    """
+
+    next: int = 1
+    active: str | None = None
+    history: tuple[str, ...] = ()
+
+
+class ModelStore:
+    """Versions of a model on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    def versions(self) -> list[str]:
+        """Published versions, the oldest first."""
+        if not self.root.is_dir():
+            return []
+        found = [path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        return sorted(name for name in found if (self.root / name / "manifest.json").is_file())
+
+    def active(self) -> str | None:
+        """The active version's name, None where nothing has been activated."""
+        return self._read_state().active
+
+    def previous(self) -> str | None:
+        """The version that a rollback would activate, None where there is none."""
+        state = self._read_state()
+        return next((v for v in reversed(state.history) if v != state.active and self._exists(v)), None)
+
+    def open(self, version: str | None = None) -> Artifact:
+        """Open a version, the active one where none is named.
+
+        Raises:
+            NoActiveVersionError: none is named and none is active.
+            UnknownVersionError: no such version.
+            ArtifactError: the version can't be used.
+        """
+        name = version or self.active()
+        if name is None:
+            raise NoActiveVersionError(
+                f"No version is active in {self.root}. Train one (kdiffe train --store {self.root}) or activate one "
+                f"(kdiffe models activate VERSION --store {self.root})."
+            )
+        self._require(name)
+        return Artifact(self.root / name)
+
+    # ---- changing ------------------------------------------------------------------------------------------------
+
+    def publish(self, write: Callable[[Path, str], None], *, activate: bool = True) -> str:
+        """Add a version: written aside, checked, then renamed into place.
+
+        Args:
+            write: writes the artifact (`write_artifact`) into the given directory, for the given version.
+            activate: whether the new version becomes the active one.
+
+        Returns:
+            The new version's name.
+
+        Raises:
+            ArtifactError: what was written is not a whole artifact.
+            StoreError: the store can't be written.
+        """
+        with self._changing() as state:
+            number = state.next
+            while self._exists(f"v{number:04d}"):  # versions.json was lost
+                number += 1
+            version = f"v{number:04d}"
+            self._write_state(_State(number + 1, state.active, state.history))
+            self._remove_leftovers()
+            incoming = self.root / f"{_INCOMING}{version}-{os.getpid()}-{uuid4().hex[:8]}"
+        # Writing may take long: it is done without the lock.
+        try:
+            incoming.mkdir()
+            write(incoming, version)
+            Artifact(incoming)
+            _sync(incoming)
+            with self._changing() as state:
+                incoming.rename(self.root / version)
+                _sync(self.root)
+                if activate:
+                    self._write_state(_activated(state, version))
+        except OSError as error:
+            raise StoreError(f"{self.root}: version {version} can't be written ({error}).") from error
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        return version
+
+    def activate(self, version: str) -> None:
+        """Make a version the active one. It is opened first: a damaged one is refused.
+
+        Raises:
+            UnknownVersionError: no such version.
+            ArtifactError: the version can't be used.
+        """
+        self.open(version)
+        with self._changing() as state:
+            self._require(version)
+            self._write_state(_activated(state, version))
+
+    def rollback(self) -> str:
+        """Activate the version that was active before. Returns its name.
+
+        Raises:
+            StoreError: there is none.
+        """
+        with self._changing() as state:
+            previous = self.previous()
+            if previous is None:
+                raise StoreError(f"{self.root}: no earlier active version to roll back to. See kdiffe models list.")
+            Artifact(self.root / previous)
+            kept = tuple(v for v in state.history if v != previous)
+            self._write_state(_State(state.next, previous, kept))
+        return previous
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove all but the newest `keep` versions; the active one and the one before it always stay.
+
+        Returns:
+            The removed versions.
+        """
+        if keep < 0:
+            raise StoreError(f"keep must be ≥ 0, not {keep}.")
+        with self._changing() as state:
+            versions = self.versions()
+            kept = {state.active, self.previous(), *versions[max(len(versions) - keep, 0) :]}
+            removed = [version for version in versions if version not in kept]
+            for version in removed:
+                # Renamed away first, so that a crash leaves no half of a version.
+                aside = self.root / f"{_INCOMING}removed-{version}-{uuid4().hex[:8]}"
+                (self.root / version).rename(aside)
+                shutil.rmtree(aside)
+            _sync(self.root)
+        return removed
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _exists(self, version: str) -> bool:
+        return (self.root / version / "manifest.json").is_file()
+
+    def _require(self, version: str) -> None:
+        plain = version and not version.startswith(".") and "/" not in version and "\\" not in version
+        if not plain or not self._exists(version):
+            known = ", ".join(self.versions()) or "none"
+            raise UnknownVersionError(f"No version {version!r} in {self.root}; there are: {known}.")
+
+    def _read_state(self) -> _State:
+        path = self.root / _STATE
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            return _State(int(raw["next"]), raw["active"], tuple(raw["history"]))
+        except FileNotFoundError:
+            return _State()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path}: can't be read ({error!r}). Remove it and activate a version: kdiffe models activate VERSION."
+            ) from None
+
+    def _write_state(self, state: _State) -> None:
+        path = self.root / _STATE
+        aside = path.with_name(f".{_STATE}-{uuid4().hex[:8]}")
+        with aside.open("w", encoding="utf-8") as file:
+            json.dump(asdict(state), file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync(self.root)
+
+    @contextmanager
+    def _changing(self, patience: float = 10.0) -> Iterator[_State]:
+        """Hold the store's lock; gives the state as it is."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise StoreError(f"{self.root}: can't be written ({error}).") from None
+        with lock:
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise StoreBusyError(
+                            f"{self.root}: another process has been changing the store for {patience:.0f} s. Try again."
+                        ) from None
+                    time.sleep(0.05)
+            yield self._read_state()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what writers that no longer run left behind."""
+        for path in self.root.glob(f"{_INCOMING}*"):
+            parts = path.name.removeprefix(_INCOMING).split("-")
+            if len(parts) == 3 and parts[1].isdigit() and _is_running(int(parts[1])):
+                continue
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _activated(state: _State, version: str) -> _State:
+    history = tuple(v for v in state.history if v != version)
+    if state.active is not None and state.active != version:
+        history = (*(v for v in history if v != state.active), state.active)
+    return _State(state.next, version, history)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
