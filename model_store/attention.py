@@ -46,6 +46,21 @@ def mark_affected(
                     break
 
 
+@njit(cache=True, nogil=True)
+def mark_with_neighbors(
+    nodes: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int32],
+    neighbors: NDArray[np.int32],
+    mask: NDArray[np.bool_],
+) -> None:
+    """Mark `nodes` and all of their neighbors."""
+    for node in nodes:
+        mask[node] = True
+        for e in range(starts[node], starts[node] + lengths[node]):
+            mask[neighbors[e]] = True
+
+
 class AttentionState:
     """Neighbor lists, visited sets and S of a growing graph.
 
@@ -270,9 +285,8 @@ class AttentionState:
 
     def _with_neighbors(self, nodes: NDArray[np.int32]) -> NDArray[np.int32]:
         mask = np.zeros(self._n_nodes, np.bool_)
-        mask[nodes] = True
-        for node in nodes:
-            mask[self.neighbors(int(node))] = True
+        neighbors = cast(NDArray[np.int32], self._edges.column("neighbor"))
+        mark_with_neighbors(nodes, self._edges.starts, self._edges.lengths, neighbors, mask)
         return np.flatnonzero(mask).astype(np.int32)
 
     def _walk(self, nodes: NDArray[np.int32]) -> None:

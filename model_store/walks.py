@@ -57,7 +57,7 @@ class WalkSettings:
 
     @property
     def restart_threshold(self) -> np.uint64:
-        """The restart probability as a 32-bit fraction: a step restarts where the upper half of its number is smaller."""
+        """Restart probability as a 32-bit fraction: a step restarts where the upper half of its number is smaller."""
         return np.uint64(int(self.restart_probability * 2**32))
 
     @property
