@@ -93,11 +93,13 @@ def without_repeats(
     Within a split the first appearance stays; a pair of train that valid or test repeats stays in train alone.
     """
     keys = [split.user_rows.astype(np.int64) * max(n_items, 1) + split.item_rows for split in (train, valid, test)]
+    in_train = np.sort(keys[0])
     kept = []
     for number, (split, key) in enumerate(zip((train, valid, test), keys, strict=True)):
         first = np.sort(np.unique(key, return_index=True)[1])
-        if number > 0:
-            first = first[~np.isin(key[first], keys[0])]
+        if number > 0 and len(in_train):
+            place = np.searchsorted(in_train, key[first]).clip(max=len(in_train) - 1)
+            first = first[in_train[place] != key[first]]
         kept.append(split if len(first) == len(split) else split.take(first))
     return kept[0], kept[1], kept[2]
 

@@ -33,7 +33,7 @@ from training.data.assembly import (
     read_features,
 )
 from training.data.dataset import DataSet, Ids, Interactions, KnowledgeGraph, Rows
-from training.data.table import Table, first_appearance, read_table, rows_of, shown
+from training.data.table import Table, first_appearance, read_table, rows_of, shown, twice
 from training.errors import DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -65,9 +65,7 @@ def read_recbole(directory: Path, *, min_rating: float | None = None, note: Note
     catalogue = read_table(listed, parse_header=_column_name) if listed.exists() else None
     items = catalogue.ids("item_id") if catalogue else ()
     if catalogue and len(set(items)) < len(items):
-        seen: set[str] = set()
-        row = next(row for row, item in enumerate(items) if item in seen or seen.add(item))  # type: ignore[func-returns-value]
-        raise catalogue.error(row, f"the item_id {shown(items[row])} is listed twice.")
+        raise twice(catalogue, items)
     data = assemble(name, parts, items=items)
     return replace(
         data,

@@ -228,6 +228,15 @@ def read_csv(path: Path) -> Table:
     return Table(path, dict(zip(names, values, strict=True)), line_of)
 
 
+def twice(table: Table, ids: Sequence[str]) -> DataError:
+    """The error of an id that `ids`, a column of `table`, holds a second time."""
+    first: dict[str, int] = {}
+    row = next(row for row, value in enumerate(ids) if first.setdefault(value, row) != row)
+    return table.error(
+        row, f"the id {shown(ids[row])} is listed twice, first in line {table.line_of(first[ids[row]])}."
+    )
+
+
 def first_appearance(*columns: Sequence[str], first: Sequence[str] = ()) -> dict[str, int]:
     """Number ids by first appearance: those of `first`, then those of each column in turn.
 
