@@ -1,7 +1,7 @@
 """A made-up catalogue of clips with the structure that a recommender lives on, for demos, tests and benchmarks.
 
-Every item is a mixture of a few themes (24 of them, in 8 genres) and has a creator with a style of their own. Its title,
-its features and its entities come out of that mixture, and so do its users: every user has a taste, a mixture of
+Every item is a mixture of a few themes (24 of them, in 8 genres) and has a creator with a style of their own. Title,
+features and entities come out of that mixture, and so do the users: every user has a taste, a mixture of
 themes, and draws items of the themes they like, popular ones more often. So interactions, features and graph tell of
 the same hidden thing, each with noise of its own. Popularity has a long tail, a part of the items is released and a
 part of the users arrives while the log is running, and nobody interacts with what is not released yet.
@@ -268,7 +268,7 @@ def _titles(rng: np.random.Generator, main_theme: NDArray[np.int64]) -> list[str
             f"The {adjective} {nouns[first]}",
             f"{nouns[first]} and {nouns[second]}",
             f"{adjective} {nouns[first]}, {adjective} {nouns[second]}",
-            f"A {nouns[second]} for the {nouns[first]}",
+            f"One {nouns[second]} for the {nouns[first]}",
         )[kind]
         seen[title] = seen.get(title, -1) + 1
         titles.append(title + _again(seen[title]))

@@ -118,12 +118,13 @@ class Table:
         try:
             numbers = np.fromiter(map(float, values), np.float64, len(values))
         except ValueError:
-            row, value = next((row, value) for row, value in enumerate(values) if not _is_number(value))
-            raise self.error(row, f"the {column} {shown(value)} is not a number.") from None
-        if not np.isfinite(numbers).all():
-            row = int(np.argmin(np.isfinite(numbers)))
-            raise self.error(row, f"the {column} {shown(values[row])} is not a finite number.")
-        return numbers
+            pass
+        else:
+            if np.isfinite(numbers).all():
+                return numbers
+        row, value = next((row, value) for row, value in enumerate(values) if not _is_finite(value))
+        kind = "finite number" if _is_number(value) else "number"
+        raise self.error(row, f"the {column} {shown(value)} is not a {kind}.")
 
     def integers(self, column: str) -> NDArray[np.int64]:
         """The values of `column` as integers of at least 0, shape (n,).
@@ -293,6 +294,10 @@ def _is_number(value: str) -> bool:
     return True
 
 
+def _is_finite(value: str) -> bool:
+    return _is_number(value) and math.isfinite(float(value))
+
+
 def _seconds(value: str) -> float:
     moment = datetime.fromisoformat(value)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -300,6 +305,7 @@ def _seconds(value: str) -> float:
 
 def _is_time(value: str) -> bool:
     try:
-        return math.isfinite(_seconds(value))
+        _seconds(value)
     except ValueError:
         return False
+    return True
