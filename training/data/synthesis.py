@@ -181,7 +181,7 @@ def _draw_pairs(
     p(item | theme) in proportion to popularity(item) · mixture(item, theme)².
     """
     n_items, n_themes = mixture.shape
-    taste = rng.gamma(0.2, size=(n_users, n_themes)) + 1e-9
+    taste = rng.gamma(0.08, size=(n_users, n_themes)) + 1e-9
     tastes_up_to = np.cumsum(taste / taste.sum(axis=1, keepdims=True), axis=1)
     # Long-tailed as well: a log-normal number of draws, its mean as asked for (mean = median · exp(σ²/2)).
     spread = 0.6
@@ -225,7 +225,7 @@ def _graph(
     n_items, n_themes = mixture.shape
     genres = [f"genre:{genre}" for genre, _, _ in _THEMES]
     everyone = np.arange(n_items)
-    second = np.where(mixture >= 0.1, mixture, 0)
+    second = np.where(mixture >= 0.15, mixture, 0)
     second[everyone, main_theme] = 0
     has_second = np.flatnonzero(second.any(axis=1))
     second_theme = second[has_second].argmax(axis=1)
