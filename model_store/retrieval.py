@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from model_store.item_item import ItemItemTable
@@ -30,6 +31,7 @@ def top_items(
     table: ItemItemTable,
     search: Search,
     k: int,
+    longest: float | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """The k unseen items of the highest score.
 
@@ -40,6 +42,8 @@ def top_items(
         table: B.
         search: the index: (vector, m) → inner products, descending, and item rows of the m nearest.
         k: how many.
+        longest: `longest_norm(item_vectors)`; computed where None, which reads all of `item_vectors`: hand it in where
+            the same vectors serve many calls.
 
     Returns:
         item rows and scores, best first; fewer than k only where fewer items are unseen.
@@ -52,7 +56,9 @@ def top_items(
     if wanted <= 0:
         return np.zeros(0, np.int32), np.zeros(0, np.float64)
     direct, reached = table.accumulate(seen, n_items)
-    slack = ROUNDING * float(np.linalg.norm(user_vector))
+    # An item that was not fetched may be longer than every item that was, and is then rounded by more.
+    longest = longest_norm(item_vectors) if longest is None else longest
+    slack = ROUNDING * float(np.linalg.norm(user_vector)) * longest
     fetch = min(n_items, k + len(known_seen) + 8)
     while True:
         inner, rows = search(user_vector, fetch)
@@ -62,12 +68,22 @@ def top_items(
         order = np.lexsort((candidates, -scores))[:wanted]
         if fetch >= n_items:
             break
-        if len(order) == wanted:
-            largest = float(np.linalg.norm(item_vectors[rows[-1]]))
-            if inner[-1] + slack * max(largest, 1.0) < scores[order[-1]]:
-                break
+        if len(order) == wanted and inner[-1] + slack < scores[order[-1]]:
+            break
         fetch = min(n_items, fetch * 4)
     return candidates[order], scores[order]
+
+
+@njit(cache=True, nogil=True)
+def longest_norm(item_vectors: Vectors) -> float:
+    """The largest |Z_v|, in double precision; 0 where there is no item."""
+    longest = 0.0
+    for v in range(item_vectors.shape[0]):
+        squares = 0.0
+        for c in range(item_vectors.shape[1]):
+            squares += np.float64(item_vectors[v, c]) * np.float64(item_vectors[v, c])
+        longest = max(longest, squares)
+    return np.sqrt(longest)
 
 
 def rank_of(
