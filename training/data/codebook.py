@@ -149,10 +149,11 @@ def nearest(vectors: _Matrix, centroids: _Matrix, k: int) -> NDArray[np.int64]:
     step = max(1, _CELLS // max(1, len(centroids)))
     for start in range(0, len(vectors), step):
         distances = lengths - 2 * (vectors[start : start + step] @ centroids.T)
-        if k == 1:
-            found[start : start + step, 0] = distances.argmin(axis=1)
-        else:
-            found[start : start + step] = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        chunk = np.arange(len(distances))
+        for place in range(k):
+            closest = distances.argmin(axis=1)
+            found[start : start + step, place] = closest
+            distances[chunk, closest] = np.inf
     return found
 
 

@@ -176,20 +176,7 @@ def read_table(path: Path, *, separator: str = "\t", parse_header: Callable[[str
     Raises:
         DataError: the file is empty, its header can't be used, or a line has too few or too many fields.
     """
-    text = read_text(path).rstrip("\n")
-    if not text:
-        raise DataError(f"{path}: the file is empty; its first line must be a header.")
-    header, _, body = text.partition("\n")
-    names = _names(path, header.split(separator), parse_header)
-    n_fields = len(names)
-    n_lines = body.count("\n") + 1 if body else 0
-    if not body:
-        fields: list[str] = []
-    else:
-        _check_field_counts(path, body, separator, n_fields, n_lines)
-        fields = body.replace("\n", separator).split(separator)
-    columns = {name: fields[number::n_fields] for number, name in enumerate(names)}
-    return Table(path, columns, lambda row: row + 2)
+    return _cut(path, read_text(path), separator, parse_header)
 
 
 def read_csv(path: Path) -> Table:
@@ -203,6 +190,9 @@ def read_csv(path: Path) -> Table:
             many fields.
     """
     text = read_text(path)
+    if not any(mark in text for mark in ('"', "\r")) and "\n\n" not in text.rstrip("\n") and text[:1] != "\n":
+        # Nothing in it that the two dialects read differently, and this way is several times as fast.
+        return _cut(path, text, ",", None)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         lines = [line for line in reader if line]
@@ -253,6 +243,23 @@ def first_appearance(*columns: Sequence[str], first: Sequence[str] = ()) -> dict
 def rows_of(ids: Sequence[str], index: Mapping[str, int]) -> Rows:
     """The rows of `ids`, shape (n,); every one of them must be in `index`."""
     return np.fromiter(map(index.__getitem__, ids), np.int32, len(ids))
+
+
+def _cut(path: Path, text: str, separator: str, parse_header: Callable[[str], str] | None) -> Table:
+    text = text.rstrip("\n")
+    if not text:
+        raise DataError(f"{path}: the file is empty; its first line must be a header.")
+    header, _, body = text.partition("\n")
+    names = _names(path, header.split(separator), parse_header)
+    n_fields = len(names)
+    n_lines = body.count("\n") + 1 if body else 0
+    if not body:
+        fields: list[str] = []
+    else:
+        _check_field_counts(path, body, separator, n_fields, n_lines)
+        fields = body.replace("\n", separator).split(separator)
+    columns = {name: fields[number::n_fields] for number, name in enumerate(names)}
+    return Table(path, columns, lambda row: row + 2)
 
 
 def _names(path: Path, fields: list[str], parse_header: Callable[[str], str] | None) -> list[str]:

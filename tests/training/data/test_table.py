@@ -149,3 +149,11 @@ def test_two_hundred_thousand_lines_take_no_longer_than_two_seconds(tmp_path):
     table = read_table(path)
     table.ids("user"), table.ids("item"), table.numbers("time")
     assert time.perf_counter() - start < 2  # some 0.1 s where it was measured; a Python loop over fields is slower
+
+
+@pytest.mark.parametrize(
+    "content", ["\na,b\n1,2\n", "a,b\n\n1,2\n", "a,b\n1,2\n\n\n", "a,b\r\n1,2\r\n", 'a,"b"\n1,"2"']
+)
+def test_blank_lines_and_quotes_do_not_change_a_csv_table(tmp_path, content):
+    table = read_csv(written(tmp_path, content))
+    assert {name: list(values) for name, values in table.columns.items()} == {"a": ["1"], "b": ["2"]}
