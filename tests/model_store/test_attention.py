@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from model_store.attention import AttentionState
+from model_store.keys import node_key
+from model_store.walks import WalkSettings
+from tests.model_store import reference
+from tests.model_store.reference import Node, Pair
+from tests.model_store.worlds import graph_of, names_of, random_pairs, reference_sets
+
+WALKS = WalkSettings(2, 5, 0.2, 9)
+
+
+def state_of(pairs: Iterable[Pair], settings: WalkSettings, rng: np.random.Generator | None = None) -> Follower:
+    """A state built from scratch, rows in the order of the ids or in a random order."""
+    pairs = sorted(set(pairs))
+    user_ids, item_ids = sorted({u for u, _ in pairs}), sorted({v for _, v in pairs})
+    if rng is not None:
+        user_ids, item_ids = list(rng.permutation(user_ids)), list(rng.permutation(item_ids))
+    return Follower(pairs, user_ids, item_ids, settings)
+
+
+class Follower:
+    """An attention state that is spoken to in external ids."""
+
+    def __init__(self, pairs: list[Pair], user_ids: list[str], item_ids: list[str], settings: WalkSettings) -> None:
+        self.names = [(str(kind), str(i)) for kind, i in names_of(user_ids, item_ids)]
+        self.nodes = {name: node for node, name in enumerate(self.names)}
+        self.pairs = set(pairs)
+        self.state = AttentionState.build(graph_of(pairs, user_ids, item_ids), settings)
+
+    def follow(self, added: list[Pair], removed: list[Pair] = ()) -> None:  # type: ignore[assignment]
+        for user, item in (*added, *removed):
+            for name in (("user", user), ("item", item)):
+                if name not in self.nodes:
+                    keys = np.array([node_key(*name)], np.uint64)  # type: ignore[arg-type]
+                    self.nodes[name] = int(self.state.add_nodes(keys)[0])
+                    self.names.append(name)
+        count = self.state.apply(self._endpoints(added), self._endpoints(removed))
+        before = self.pairs
+        between = before | set(added)
+        self.pairs = between - set(removed)
+        assert count == len(between - before) + len(between - self.pairs)
+
+    def _endpoints(self, pairs: Iterable[Pair]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        pairs = list(pairs)
+        users = np.array([self.nodes["user", u] for u, _ in pairs], np.int32)
+        return users, np.array([self.nodes["item", v] for _, v in pairs], np.int32)
+
+    def similarity(self, name: Node) -> dict[Node, np.float32]:
+        node = self.nodes[name]
+        row = self.state.similarity(node)
+        return {self.names[m]: s for m, s in zip(self.state.neighbors(node), row, strict=True)}
+
+
+def expected_similarity(pairs: Iterable[Pair], settings: WalkSettings) -> dict[Node, dict[Node, np.float32]]:
+    """S row by row, by the plain-Python reference."""
+    pairs = sorted(set(pairs))
+    sets = reference_sets(pairs, sorted({u for u, _ in pairs}), sorted({v for _, v in pairs}), settings)
+    rows: dict[Node, dict[Node, np.float32]] = {name: {} for name in sets}
+    for u, v in pairs:
+        value = reference.similarity(sets["user", u], sets["item", v])
+        rows["user", u]["item", v] = rows["item", v]["user", u] = value
+    return rows
+
+
+def assert_equal_states(follower: Follower, rebuilt: Follower) -> None:
+    assert follower.pairs == rebuilt.pairs
+    assert follower.state.digest() == rebuilt.state.digest()
+    assert follower.state.n_stale == 0
+    for name, node in rebuilt.nodes.items():
+        assert follower.similarity(name) == rebuilt.similarity(name)
+        assert follower.state.degrees[follower.nodes[name]] == rebuilt.state.degrees[node]
+
+
+users, items = st.sampled_from([f"u{i}" for i in range(7)]), st.sampled_from([f"i{i}" for i in range(7)])
+pairs_of = st.lists(st.tuples(users, items), max_size=6)
+operation = st.one_of(
+    st.tuples(st.just("follow"), pairs_of, pairs_of),
+    st.tuples(st.just("settle"), st.one_of(st.none(), st.integers(0, 5)), st.none()),
+    st.tuples(st.just("read"), st.integers(0, 99), st.none()),
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(users, items), max_size=12), st.lists(operation, max_size=14), st.integers(0, 99))
+def test_after_any_sequence_the_settled_state_is_a_rebuild_bit_for_bit_and_a_read_is_exact_at_any_time(
+    first: list[Pair], operations: list[tuple[str, object, object]], seed: int
+) -> None:
+    follower = state_of(first, WALKS)
+    for name, a, b in operations:
+        if name == "follow":
+            follower.follow(a, b)  # type: ignore[arg-type]
+        elif name == "settle":
+            waiting = follower.state.settle(most=a)  # type: ignore[arg-type]
+            assert waiting == follower.state.n_stale
+            assert a is not None or waiting == 0
+        elif follower.names:
+            node = follower.names[a % len(follower.names)]  # type: ignore[operator]
+            expected = expected_similarity(follower.pairs, WALKS)
+            assert follower.similarity(node) == expected.get(node, {})
+    # The rebuild has other rows: those of a random order of the ids.
+    assert_equal_states(follower, state_of(follower.pairs, WALKS, np.random.default_rng(seed)))
+    expected = expected_similarity(follower.pairs, WALKS)
+    assert {name: follower.similarity(name) for name in expected} == expected
+
+
+@settings(max_examples=30)
+@given(st.permutations(random_pairs(np.random.default_rng(5), 6, 6, 18)), st.lists(st.integers(1, 5), min_size=18))
+def test_order_of_arrival_and_batches_leave_no_trace(pairs: list[Pair], sizes: list[int]) -> None:
+    follower = state_of([], WALKS)
+    begin = 0
+    for size in sizes:
+        follower.follow(pairs[begin : begin + size])
+        begin += size
+    follower.follow(pairs[begin:])
+    assert_equal_states(follower, state_of(pairs, WALKS))
+
+
+def test_a_long_history_with_compactions_equals_a_rebuild() -> None:
+    # Walks as long as the paper's fill the visited sets' arena fast enough for it to be compacted several times.
+    rng = np.random.default_rng(1)
+    settings = WalkSettings(12, 50, 0.15, 4)
+    follower = state_of(random_pairs(rng, 40, 40, 150), settings)
+    for turn in range(60):
+        removed = [sorted(follower.pairs)[i] for i in rng.integers(0, len(follower.pairs), 3)]
+        # a few ids a turn that nobody has seen before
+        added = [*random_pairs(rng, 40, 40, 4), (f"new{turn}", f"i{turn % 40}"), (f"u{turn % 40}", f"fresh{turn}")]
+        follower.follow(added, removed)
+        follower.state.settle(most=int(rng.integers(0, 60)))
+    rebuilt = state_of(follower.pairs, settings, rng)
+    assert_equal_states(follower, rebuilt)
+    # the arena held far more on the way than it holds now
+    assert len(follower.state.to_arrays()["visited.indices"]) < 65536
+
+
+def test_partial_settles_end() -> None:
+    follower = state_of(random_pairs(np.random.default_rng(2), 6, 6, 20), WALKS)
+    follower.follow([("u0", "i0"), ("u9", "i9"), ("u1", "i9")])
+    waiting = follower.state.n_stale
+    assert waiting >= 2
+    for left in reversed(range(waiting)):
+        assert follower.state.settle(most=1) == left
+    assert_equal_states(follower, state_of(follower.pairs, WALKS))
+
+
+def test_neighbors_and_degrees_follow_at_once_and_only_affected_nodes_wait() -> None:
+    # Two islands: what happens on one does not concern the other.
+    follower = state_of([("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")], WALKS)
+    state, nodes = follower.state, follower.nodes
+    follower.follow([("a", "z")])
+    assert state.has_edge(nodes["user", "a"], nodes["item", "z"])
+    assert state.degrees[nodes["user", "a"]] == 2
+    assert 2 <= state.n_stale <= 4  # a and z, and those of b and x that met a
+    far = {nodes["user", "c"], nodes["user", "d"], nodes["item", "y"]}
+    before = {node: state.similarity(node).copy() for node in far}
+    assert 2 <= state.n_stale <= 4  # reading elsewhere settles nothing here
+    state.settle()
+    for node in far:
+        assert np.array_equal(state.similarity(node), before[node])
+
+
+def test_an_edge_that_is_there_already_or_is_not_there_changes_nothing() -> None:
+    follower = state_of([("a", "x"), ("b", "x")], WALKS)
+    digest = follower.state.digest()
+    a, b, x = (follower.nodes[name] for name in (("user", "a"), ("user", "b"), ("item", "x")))
+    ends = np.array([a, b], np.int32), np.array([x, x], np.int32)
+    assert follower.state.apply(ends) == 0
+    assert follower.state.n_stale == 0
+    assert follower.state.apply(ends, ends) == 2
+    assert follower.state.apply((ends[0][:0], ends[1][:0]), ends) == 0
+    assert follower.state.digest() != digest
+    assert follower.state.degrees.tolist() == [0, 0, 0]
+    assert follower.state.apply(ends) == 2
+    assert follower.state.digest() == digest
+
+
+def test_a_node_that_lost_its_interactions_leaves_no_trace_in_the_digest() -> None:
+    follower = state_of([("a", "x")], WALKS)
+    digest = follower.state.digest()
+    follower.follow([("b", "y"), ("a", "y")])
+    assert follower.state.digest() != digest
+    follower.follow([], [("b", "y"), ("a", "y")])
+    assert follower.state.digest() == digest
+
+
+@pytest.mark.parametrize("other", [WalkSettings(2, 5, 0.2, 10), WalkSettings(3, 5, 0.2, 9)])
+def test_other_walks_give_another_digest(other: WalkSettings) -> None:
+    pairs = random_pairs(np.random.default_rng(3), 8, 8, 30)
+    assert state_of(pairs, WALKS).state.digest() != state_of(pairs, other).state.digest()
+
+
+def test_a_state_goes_to_arrays_and_back() -> None:
+    follower = state_of(random_pairs(np.random.default_rng(4), 8, 8, 30), WALKS)
+    follower.follow([("u0", "new"), ("late", "new")], [("u0", "i0")])
+    arrays = follower.state.to_arrays()
+    for array in arrays.values():
+        array.flags.writeable = False  # as a memory-mapped artifact's are
+    back = AttentionState(
+        arrays["node_keys"],
+        arrays["graph.indptr"],
+        arrays["graph.indices"],
+        arrays["similarity.data"],
+        arrays["visited.indptr"],
+        arrays["visited.indices"],
+        WALKS,
+    )
+    assert back.digest() == follower.state.digest()
+    back.apply((np.array([0], np.int32), np.array([back.n_nodes - 1], np.int32)))
+    back.settle()
+    assert back.digest() != follower.state.digest()
+
+
+def test_a_snapshot_is_settled_and_stays_as_it_is_while_the_state_moves_on() -> None:
+    follower = state_of(random_pairs(np.random.default_rng(6), 6, 6, 20), WALKS)
+    follower.follow([("u0", "i5"), ("u9", "i5")])
+    snapshot = follower.state.snapshot()
+    assert follower.state.n_stale == 0
+    copies = [part.copy() for part in snapshot]
+    follower.follow([("u9", "i1")], [("u0", "i5")])
+    follower.state.settle()
+    for part, copy in zip(snapshot, copies, strict=True):
+        assert np.array_equal(part, copy)
+    assert snapshot.lengths[follower.nodes["user", "u9"]] == 1
+
+
+def test_the_live_neighbor_lists_hold_the_settled_s() -> None:
+    follower = state_of(random_pairs(np.random.default_rng(7), 6, 6, 20), WALKS)
+    follower.follow([("u0", "i5"), ("u9", "i5")])
+    follower.state.settle()
+    live, copy = follower.state.adjacency(), follower.state.snapshot()
+    for node in range(copy.n_nodes):
+        row = slice(int(live.starts[node]), int(live.starts[node] + live.lengths[node]))
+        other = slice(int(copy.starts[node]), int(copy.starts[node] + copy.lengths[node]))
+        assert np.array_equal(live.neighbors[row], copy.neighbors[other])
+        assert np.array_equal(live.similarity[row], copy.similarity[other])
