@@ -7,6 +7,7 @@ likes, so more is fetched until the last fetched inner product lies clearly belo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -83,7 +84,7 @@ def longest_norm(item_vectors: Vectors) -> float:
         for c in range(item_vectors.shape[1]):
             squares += np.float64(item_vectors[v, c]) * np.float64(item_vectors[v, c])
         longest = max(longest, squares)
-    return np.sqrt(longest)
+    return math.sqrt(longest)
 
 
 def rank_of(
