@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,10 @@ def read_sparse_pickle(path: Path) -> Pairs:
         DataError: the file can't be read, is damaged, or holds something else than one sparse matrix.
     """
     try:
-        loaded = _RestrictedUnpickler(io.BytesIO(read_bytes(path)), path).load()
+        content = read_bytes(path)
+        for _ in pickletools.genops(content):  # fails where an instruction promises more bytes than there are
+            pass
+        loaded = _RestrictedUnpickler(io.BytesIO(content), path).load()
         if not isinstance(loaded, _Sparse):
             raise DataError(f"{path}: the pickle holds no scipy sparse matrix (COO, CSR or CSC).")
         return loaded.pairs()
@@ -232,8 +236,13 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 }
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Knows the names of `_ADMITTED` and no other."""
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Knows the names of `_ADMITTED` and no other.
+
+    It is the standard library's unpickler in Python and not the one in C: the latter takes memory for whatever place
+    in its memo a damaged file names, and fails in ways that can't be caught. A matrix has some thirty instructions, so
+    speed doesn't matter.
+    """
 
     def __init__(self, stream: io.BytesIO, path: Path) -> None:
         super().__init__(stream)

@@ -154,3 +154,24 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
 def test_a_string_that_promises_more_than_the_file_holds_is_refused(tmp_path):
     with pytest.raises(DataError):
         read_sparse_pickle(saved(tmp_path, b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b"x."))
+
+
+def test_a_far_place_in_the_memo_takes_no_memory(tmp_path):
+    # LONG_BINPUT with the largest index: the unpickler in C would make a table of that many places.
+    with pytest.raises(DataError, match="holds no scipy sparse matrix"):
+        read_sparse_pickle(saved(tmp_path, b"\x80\x04]r\xff\xff\xff\xff."))
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_changed_bytes_give_a_matrix_or_an_error_and_nothing_else(tmp_path, protocol):
+    rng = np.random.default_rng(protocol)
+    content = np.frombuffer(pickle.dumps(sp.csr_matrix(MATRIX.astype(float)), protocol), np.uint8)
+    for _ in range(300):
+        changed = content.copy()
+        changed[rng.integers(len(content), size=2)] = rng.integers(256, size=2)
+        try:
+            pairs = read_sparse_pickle(saved(tmp_path, changed.tobytes()))
+        except DataError:
+            continue
+        assert len(pairs.rows) == len(pairs.columns)
+        assert not len(pairs.rows) or (pairs.rows.max() < pairs.shape[0] and pairs.columns.max() < pairs.shape[1])
