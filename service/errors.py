@@ -1,0 +1,168 @@
+"""Errors of the service, their codes and their HTTP status.
+
+    KDiffEError
+    └── ServiceError                    every one has a code of the closed set `ErrorCode`
+        ├── UnknownUserError            unknown_user
+        ├── UnknownItemError            unknown_item
+        ├── UnknownJobError             unknown_job
+        ├── UnknownRouteError           not_found
+        ├── MethodNotAllowedError       method_not_allowed
+        ├── InvalidRequestError         invalid_request
+        ├── RequestTooLargeError        request_too_large
+        ├── UnauthorizedError           unauthorized
+        ├── ForbiddenError              forbidden
+        ├── JobRunningError             job_running
+        ├── JobFailedError              internal_error: kept as the job's error, never answered
+        ├── TrainingUnavailableError    training_unavailable
+        ├── NotReadyError               not_ready
+        ├── StateError                  state_unavailable
+        │   └── StateVersionError       the state was written by a newer release
+        └── StartError                  internal_error: settings or an installation that can't be started with
+
+Every error answers {"error": {"code", "message", "request_id"}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from model_store.errors import KDiffEError
+
+
+class ErrorCode(StrEnum):
+    """The closed set of error codes."""
+
+    UNKNOWN_USER = "unknown_user"
+    UNKNOWN_ITEM = "unknown_item"
+    UNKNOWN_JOB = "unknown_job"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    INVALID_REQUEST = "invalid_request"
+    REQUEST_TOO_LARGE = "request_too_large"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    JOB_RUNNING = "job_running"
+    TRAINING_UNAVAILABLE = "training_unavailable"
+    NOT_READY = "not_ready"
+    STATE_UNAVAILABLE = "state_unavailable"
+    INTERNAL_ERROR = "internal_error"
+
+
+STATUS: Mapping[ErrorCode, int] = {
+    ErrorCode.UNKNOWN_USER: 404,
+    ErrorCode.UNKNOWN_ITEM: 404,
+    ErrorCode.UNKNOWN_JOB: 404,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.INVALID_REQUEST: 422,
+    ErrorCode.REQUEST_TOO_LARGE: 413,
+    ErrorCode.UNAUTHORIZED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.JOB_RUNNING: 409,
+    ErrorCode.TRAINING_UNAVAILABLE: 501,
+    ErrorCode.NOT_READY: 503,
+    ErrorCode.STATE_UNAVAILABLE: 503,
+    ErrorCode.INTERNAL_ERROR: 500,
+}
+
+
+class ServiceError(KDiffEError):
+    """The service can't do what was asked."""
+
+    code = ErrorCode.INTERNAL_ERROR
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return STATUS[self.code]
+
+
+class UnknownUserError(ServiceError):
+    """A user that is in no artifact and in no interaction."""
+
+    code = ErrorCode.UNKNOWN_USER
+
+
+class UnknownItemError(ServiceError):
+    """An item that is in no artifact and in no interaction."""
+
+    code = ErrorCode.UNKNOWN_ITEM
+
+
+class UnknownJobError(ServiceError):
+    """No such job."""
+
+    code = ErrorCode.UNKNOWN_JOB
+
+
+class UnknownRouteError(ServiceError):
+    """No such path."""
+
+    code = ErrorCode.NOT_FOUND
+
+
+class MethodNotAllowedError(ServiceError):
+    """The path exists, the method doesn't."""
+
+    code = ErrorCode.METHOD_NOT_ALLOWED
+
+
+class InvalidRequestError(ServiceError):
+    """A field or parameter of the request is missing or out of its bounds."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+
+class RequestTooLargeError(ServiceError):
+    """The request's body or batch is larger than the settings allow."""
+
+    code = ErrorCode.REQUEST_TOO_LARGE
+
+
+class UnauthorizedError(ServiceError):
+    """The admin key is missing or wrong."""
+
+    code = ErrorCode.UNAUTHORIZED
+
+
+class ForbiddenError(ServiceError):
+    """Without an admin key, only this machine may make admin requests."""
+
+    code = ErrorCode.FORBIDDEN
+
+
+class JobRunningError(ServiceError):
+    """A retrain job is running already."""
+
+    code = ErrorCode.JOB_RUNNING
+
+
+class JobFailedError(ServiceError):
+    """A job's process ended without a version."""
+
+
+class TrainingUnavailableError(ServiceError):
+    """The training extra is not installed."""
+
+    code = ErrorCode.TRAINING_UNAVAILABLE
+
+
+class NotReadyError(ServiceError):
+    """No model is loaded yet, or it no longer follows the log."""
+
+    code = ErrorCode.NOT_READY
+
+
+class StateError(ServiceError):
+    """The state store can't be read or written."""
+
+    code = ErrorCode.STATE_UNAVAILABLE
+
+
+class StateVersionError(StateError):
+    """The state was written by a newer release."""
+
+
+class StartError(ServiceError):
+    """Settings, or an installation, that the service can't be started with."""

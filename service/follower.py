@@ -1,0 +1,189 @@
+"""The follower: one background thread that applies the interaction log, in order, to one live model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from service.errors import NotReadyError
+from service.live_model import LiveModel
+from service.state.port import StateStore
+
+# Most interactions applied under one hold of the lock while serving, and while catching up before serving.
+MICRO_BATCH = 256
+REPLAY_BATCH = 4096
+
+log = structlog.get_logger(__name__)
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
+def replay(model: LiveModel, state: StateStore, stop: Callable[[], bool] = never) -> None:
+    """Bring a model that nobody reads yet to the log's end.
+
+    A refresh depends on the log up to it alone, so only the last one that is due is made: the same bits as if every
+    refresh on the way had been.
+    """
+    while (target := state.last_sequence()) > model.sequence and not stop():
+        boundary = target - target % model.refresh_every
+        while model.sequence < target and not stop():
+            end = boundary if model.sequence < boundary else target
+            events = state.read(model.sequence, min(end - model.sequence, REPLAY_BATCH))
+            if not events:
+                break
+            model.apply(events)
+            if model.sequence == boundary:
+                model.refresh(stop)
+
+
+class Follower:
+    """Follows the log for one model: apply, acknowledge, settle, refresh."""
+
+    def __init__(self, model: LiveModel, state: StateStore, *, poll_interval: float = 0.5) -> None:
+        """Follow `state` with `model`; call `start`.
+
+        Args:
+            model: the live model, applied to by this follower alone.
+            state: the log.
+            poll_interval: seconds between looks at the log when nobody wakes the follower.
+        """
+        self.model = model
+        self._state = state
+        self._poll = poll_interval
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._failure: Exception | None = None
+        self._waiting_lock = threading.Lock()
+        self._waiting: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._thread: threading.Thread | None = None
+
+    @property
+    def applied(self) -> int:
+        """Sequence number of the last interaction that was applied."""
+        return self.model.sequence
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the follower no longer follows, None while it does."""
+        return self._failure
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start following, also again after `stop`."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name=f"kdiffe-follow-{self.model.version}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following: what is begun is finished or left for a later `start`. Whoever waits is released."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._release(everyone=True)
+
+    def wake(self) -> None:
+        """Tell that the log has grown."""
+        self._wake.set()
+
+    async def wait_for(self, sequence: int) -> None:
+        """Wait until an interaction is applied. Returns early where the follower stops: look at `applied`.
+
+        Raises:
+            NotReadyError: the follower has failed.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._waiting_lock:
+            if self.applied >= sequence or self._stop.is_set():
+                return
+            if self._failure is None:
+                self._waiting.append((sequence, loop, future))
+        self._check()
+        try:
+            await future
+        finally:
+            with self._waiting_lock:
+                self._waiting = [entry for entry in self._waiting if entry[2] is not future]
+        if self.applied < sequence:
+            self._check()
+
+    def idle(self) -> bool:
+        """Whether all of the log is applied, settled and refreshed."""
+        model = self.model
+        return model.sequence >= self._state.last_sequence() and model.n_stale == 0 and not model.refresh_due
+
+    def wait_idle(self, timeout: float = 30.0) -> bool:
+        """Wait (blocking) until all of the log is applied, settled and refreshed. Whether it is."""
+        deadline = time.monotonic() + timeout
+        self.wake()
+        while time.monotonic() < deadline and self._failure is None:
+            if self.idle():
+                return True
+            time.sleep(0.005)
+        return False
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise NotReadyError(
+                f"The model no longer follows the interaction log ({self._failure!r}): restart the service. "
+                "Interactions that were acknowledged are safe."
+            )
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._step()
+        except Exception as error:  # whatever it is, it must not be silent: readiness and writes fail from here on
+            self._failure = error
+            log.exception("follower failed", version=self.model.version, sequence=self.model.sequence)
+            self._release(everyone=True)
+
+    def _step(self) -> None:
+        model = self.model
+        if model.refresh_due:
+            began = time.monotonic()
+            if model.refresh(self._stop.is_set):
+                seconds = round(time.monotonic() - began, 3)
+                log.info("refreshed", version=model.version, sequence=model.sequence, seconds=seconds)
+            return
+        self._wake.clear()
+        events = self._state.read(model.sequence, min(model.until_refresh, MICRO_BATCH))
+        if events:
+            model.apply(events)
+            self._release()
+        elif model.n_stale:
+            # Settle until the log grows or it is time to look at it.
+            deadline = time.monotonic() + self._poll
+            while model.settle() and not self._wake.is_set() and time.monotonic() < deadline:
+                pass
+        else:
+            self._wake.wait(self._poll)
+
+    def _release(self, *, everyone: bool = False) -> None:
+        with self._waiting_lock:
+            ready = [entry for entry in self._waiting if everyone or entry[0] <= self.applied]
+            self._waiting = [entry for entry in self._waiting if entry not in ready] if not everyone else []
+        for _, loop, future in ready:
+            try:
+                loop.call_soon_threadsafe(_finish, future)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                continue
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

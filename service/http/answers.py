@@ -1,0 +1,83 @@
+"""Answers: JSON by orjson, and the one shape of every error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from model_store.errors import KDiffEError
+from service.errors import STATUS, ErrorCode, ServiceError
+from service.http.schemas import ErrorAnswer
+
+log = structlog.get_logger(__name__)
+
+# What Starlette raises by itself.
+CODE_OF_STATUS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED, 413: ErrorCode.REQUEST_TOO_LARGE}
+
+
+def json_answer(value: object, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def error_answer(code: ErrorCode, message: str, request_id: str) -> Response:
+    """The one shape of every error."""
+    answer = json_answer({"error": {"code": code, "message": message, "request_id": request_id}}, STATUS[code])
+    if STATUS[code] == 503:
+        answer.headers["Retry-After"] = "1"
+    if code is ErrorCode.UNAUTHORIZED:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+def errors_of(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of a route's errors."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        entry = described.setdefault(STATUS[code], {"model": ErrorAnswer, "description": ""})
+        entry["description"] = f"{entry['description']}, {code}".removeprefix(", ")
+    return described
+
+
+def describe(errors: Sequence[Any]) -> str:
+    """Validation errors in one line, without the input."""
+    parts = []
+    for error in errors[:3]:
+        where = ".".join(str(part) for part in error["loc"] if part not in {"query", "path", "body"})
+        parts.append(f"{where or 'body'}: {error['msg'].removeprefix('Value error, ')}")
+    if len(errors) > 3:
+        parts.append(f"and {len(errors) - 3} more")
+    return "; ".join(parts)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Give every error its shape."""
+
+    async def service_error(request: Request, error: Exception) -> Response:
+        code = error.code if isinstance(error, ServiceError) else ErrorCode.INTERNAL_ERROR
+        if STATUS[code] >= 500:
+            log.warning("request failed", code=code, error=str(error), request_id=request.state.request_id)
+        return error_answer(code, str(error), request.state.request_id)
+
+    async def validation_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for this type)
+        return error_answer(ErrorCode.INVALID_REQUEST, describe(error.errors()), request.state.request_id)
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 (registered for this type)
+        code = CODE_OF_STATUS.get(error.status_code, ErrorCode.INVALID_REQUEST)
+        message = f"{error.detail}: {request.method} {request.url.path}. See /docs."
+        answer = error_answer(code, message, request.state.request_id)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    app.add_exception_handler(KDiffEError, service_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(HTTPException, http_error)

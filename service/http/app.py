@@ -1,0 +1,90 @@
+"""The application: puts the parts together, starts and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from model_store.store import ModelStore
+from service.http import routes_admin, routes_health, routes_interactions, routes_recommendations
+from service.http.answers import add_error_handlers
+from service.http.context import Context
+from service.http.middleware import Surroundings
+from service.index import index_builder
+from service.jobs import Jobs, Order
+from service.live_model import LiveModel
+from service.registry import Registry
+from service.settings import Settings
+from service.state import open_state
+from service.telemetry import Telemetry
+
+DESCRIPTION = """
+Recommendations with explanations that add up, kept up to date while interactions arrive.
+
+Ids stand percent-encoded in paths (`a/b` is `a%2Fb`). Every error is
+`{"error": {"code", "message", "request_id"}}`; admin routes take `Authorization: Bearer KEY`.
+"""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    train_command: Callable[[Order], Sequence[str]] | None = None,
+    on_swap: Callable[[LiveModel], None] | None = None,
+) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        settings: what it is started with.
+        train_command: the command of a retrain job's process; kdiffe's own where None.
+        on_swap: told of every version that is put in force.
+    """
+    telemetry = Telemetry()
+
+    def swapped(model: LiveModel) -> None:
+        telemetry.swapped()
+        if on_swap is not None:
+            on_swap(model)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        build_index = index_builder(settings.index)
+        state = await asyncio.to_thread(open_state, settings.state_url)
+        store = ModelStore(settings.store)
+        registry = Registry(
+            store,
+            state,
+            build_index,
+            refresh_every=settings.refresh_every,
+            poll_interval=settings.poll_interval,
+            version_interval=settings.version_interval,
+            on_swap=swapped,
+        )
+        telemetry.watch(registry)
+        jobs = Jobs(store, state, registry, telemetry, settings.jobs_directory, command=train_command)
+        app.state.context = Context(settings, state, registry, jobs, telemetry)
+        try:
+            await asyncio.to_thread(jobs.start)
+            # Loading goes on in the background: the process is live at once, and ready when a version is served.
+            registry.start()
+            yield
+        finally:
+            await asyncio.to_thread(jobs.stop)
+            await asyncio.to_thread(registry.stop)
+            await asyncio.to_thread(state.close)
+
+    app = FastAPI(
+        title="KDiffE",
+        version=importlib.metadata.version("kdiffe"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+    )
+    add_error_handlers(app)
+    app.add_middleware(Surroundings, telemetry=telemetry, max_request_bytes=settings.max_request_bytes)
+    for routes in (routes_recommendations, routes_interactions, routes_admin, routes_health):
+        app.include_router(routes.router)
+    return app

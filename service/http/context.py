@@ -1,0 +1,73 @@
+"""What a request may reach: the parts that the application starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar, cast
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Request
+
+from service.errors import InvalidRequestError
+from service.jobs import Jobs
+from service.live_model import LiveModel
+from service.registry import Registry
+from service.settings import Settings
+from service.state.port import StateStore
+from service.telemetry import Telemetry
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Context:
+    """The running service's parts."""
+
+    settings: Settings
+    state: StateStore
+    registry: Registry
+    jobs: Jobs
+    telemetry: Telemetry
+
+
+def context_of(request: Request) -> Context:
+    """The parts that this request may reach."""
+    return cast(Context, request.app.state.context)
+
+
+def external_id(kind: str, encoded: str, settings: Settings) -> str:
+    """An external id from its percent-encoded form in the path.
+
+    Raises:
+        InvalidRequestError: too long, empty, or not UTF-8.
+    """
+    try:
+        decoded = unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"The {kind} id {encoded!r} in the path is not percent-encoded UTF-8.") from None
+    if not decoded or len(decoded) > settings.max_id_length:
+        raise InvalidRequestError(
+            f"The {kind} id in the path has {len(decoded)} characters; 1 to {settings.max_id_length} are allowed."
+        )
+    return decoded
+
+
+def bounded_k(k: int, settings: Settings) -> int:
+    """The number of items that a request asks for.
+
+    Raises:
+        InvalidRequestError: outside of 1..max_k.
+    """
+    if not 1 <= k <= settings.max_k:
+        raise InvalidRequestError(f"k={k}: must lie in 1..{settings.max_k}.")
+    return k
+
+
+async def read_model(model: LiveModel, use_case: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """Run a use case at once, or in a thread where it would have to wait for the follower."""
+    if model.lock.held:
+        return await asyncio.to_thread(use_case, *args, **kwargs)
+    return use_case(*args, **kwargs)

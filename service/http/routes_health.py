@@ -1,0 +1,54 @@
+"""Health and metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.errors import ErrorCode, NotReadyError
+from service.http import schemas
+from service.http.answers import errors_of, json_answer
+from service.http.context import context_of
+from service.telemetry import CONTENT_TYPE
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live", response_model=schemas.Live, summary="Whether the process answers")
+async def live() -> Response:
+    """Always, while it runs."""
+    return json_answer({"status": "live"})
+
+
+@router.get(
+    "/health/ready",
+    response_model=schemas.Ready,
+    responses=errors_of(ErrorCode.NOT_READY, ErrorCode.STATE_UNAVAILABLE),
+    summary="Whether a model is served and follows the log",
+)
+async def ready(request: Request) -> Response:
+    """`problem` tells of an active version that can't be served while the one before it still is."""
+    context = context_of(request)
+    registry = context.registry
+    model = registry.model
+    failure = registry.failure
+    if failure is not None:
+        raise NotReadyError(f"The model no longer follows the interaction log ({failure!r}): restart the service.")
+    context.state.last_sequence()  # raises where the state can't be read
+    problem = registry.problem
+    return json_answer(
+        {
+            "status": "ready",
+            "model_version": model.version,
+            "sequence": model.sequence,
+            "refreshed_at": model.readout.refreshed_at,
+            "stale_nodes": model.n_stale,
+            "problem": None if problem is None else f"{problem.version}: {problem.message}",
+        }
+    )
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format."""
+    return Response(context_of(request).telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE})

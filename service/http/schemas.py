@@ -1,0 +1,299 @@
+"""What goes in and out over HTTP, described for OpenAPI. The hot path writes its bytes itself; a test compares."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from service.errors import ErrorCode
+
+Strategy = Literal["model", "fold_in", "popular"]
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
+
+
+def plain_text(value: str) -> str:
+    """Refuse what can't be stored as an id: control characters and halves of surrogate pairs."""
+    for character in value:
+        if unicodedata.category(character) in {"Cc", "Cs"}:
+            raise ValueError(f"holds the control character U+{ord(character):04X}")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
+
+
+# ---- in --------------------------------------------------------------------------------------------------------------
+
+
+class NewInteraction(BaseModel):
+    """What a user did."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [{"user_id": "u7", "item_id": "i42", "timestamp": 1767225600.0, "id": "order-1138"}]
+        },
+    )
+
+    user_id: Text = Field(description="External id of the user; an unknown one becomes a new user.")
+    item_id: Text = Field(description="External id of the item; an unknown one becomes a new item.")
+    timestamp: float | None = Field(
+        None, allow_inf_nan=False, description="Seconds since 1970; the time of arrival where it is missing."
+    )
+    type: Text = Field("interaction", description="Kind of interaction; every kind counts alike.")
+    id: Text | None = Field(None, description="Idempotency key: sent again with the same id, it counts once.")
+
+
+class NewInteractions(BaseModel):
+    """Several interactions at once."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"interactions": [{"user_id": "u7", "item_id": "i42"}]}]},
+    )
+
+    interactions: list[NewInteraction] = Field(min_length=1)
+
+
+# ---- out -------------------------------------------------------------------------------------------------------------
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    code: ErrorCode
+    message: str
+    request_id: str
+
+
+class ErrorAnswer(BaseModel):
+    """Every error's answer."""
+
+    model_config = _example(
+        error={"code": "unknown_item", "message": "Unknown item 'i9': ...", "request_id": "8f1c0f4e5d6a4b7c"}
+    )
+
+    error: ErrorBody
+
+
+class RecommendedItem(BaseModel):
+    """An item of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_id: str
+    score: float = Field(description="Higher is better; a popular item's score is its number of interactions.")
+    strategy: Strategy = Field(
+        description="model: trained with the user; fold_in: the user is newer; popular: the most interactions."
+    )
+
+
+class Recommendations(BaseModel):
+    """What a user is recommended."""
+
+    model_config = _example(
+        user_id="u7",
+        items=[{"item_id": "i3", "score": 1.25, "strategy": "model"}],
+        model_version="v0001",
+        sequence=1204,
+        refreshed_at=1200,
+    )
+
+    user_id: str
+    items: list[RecommendedItem]
+    model_version: str
+    sequence: int = Field(description="The last interaction of the log that the user's row holds.")
+    refreshed_at: int = Field(description="The last interaction of the log that T and the item vectors hold.")
+
+
+class ContributionPart(BaseModel):
+    """What one item of the user's adds to the score."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_id: str
+    name: str | None
+    contribution: float = Field(description="link + attention + direct.")
+    similarity: float = Field(description="S(u, i): how much the random walks from both have visited alike.")
+    link: float
+    attention: float
+    direct: float
+    share: float = Field(description="contribution / (|self| + Σ |contributions|).")
+
+
+class EntityPart(BaseModel):
+    """What one entity of the item's knowledge graph adds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    relation: str
+    entity: str
+    attention: float
+    contribution: float
+
+
+class ItemParts(BaseModel):
+    """Z_u · Z_v by the item's side: own + Σ entities + rest = sum."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    view: str
+    own: float
+    entities: list[EntityPart]
+    rest: float
+    sum: float
+
+
+class Explanation(BaseModel):
+    """A served score, taken apart: score = self + Σ contributions."""
+
+    model_config = _example(
+        user_id="u7",
+        item_id="i3",
+        name=None,
+        score=1.25,
+        strategy="model",
+        rank=1,
+        self=0.25,
+        self_share=0.2,
+        contributions=[
+            {
+                "item_id": "i8",
+                "name": None,
+                "contribution": 1.0,
+                "similarity": 0.4,
+                "link": 0.5,
+                "attention": 0.25,
+                "direct": 0.25,
+                "share": 0.8,
+            }
+        ],
+        sum=1.25,
+        additivity_error=0.0,
+        item_parts=None,
+        model_version="v0001",
+        sequence=1204,
+        refreshed_at=1200,
+    )
+
+    user_id: str
+    item_id: str
+    name: str | None
+    score: float = Field(description="As served; 0 for an item that has no vector until the next refresh.")
+    strategy: Strategy = Field(description="How the user's lists are made; popular lists don't rank by this score.")
+    rank: int | None = Field(description="Among the unseen items; null for a seen item or one without a vector.")
+    self: float = Field(description="What the user's own vector adds.")
+    self_share: float
+    contributions: list[ContributionPart] = Field(description="The largest magnitude first.")
+    sum: float = Field(description="self + Σ contributions, in double precision.")
+    additivity_error: float = Field(description="|score - sum| / (|self| + Σ |contributions|).")
+    item_parts: ItemParts | None
+    model_version: str
+    sequence: int
+    refreshed_at: int
+
+
+class ScoredItem(BaseModel):
+    """An item and a number."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_id: str
+    score: float
+
+
+class ItemList(BaseModel):
+    """Items without a user."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[ScoredItem]
+    model_version: str
+    sequence: int
+    refreshed_at: int
+
+
+class SimilarItems(ItemList):
+    """Items near an item; score is the cosine."""
+
+    item_id: str
+
+
+class Accepted(BaseModel):
+    """What became of the interactions: they are on disk, and no list shows them from now on."""
+
+    model_config = _example(accepted=1, duplicates=0, sequence=1204)
+
+    accepted: int
+    duplicates: int
+    sequence: int
+
+
+class RetrainAccepted(BaseModel):
+    """The job that was started."""
+
+    model_config = _example(job_id="4f0c1a2b3d5e")
+
+    job_id: str
+
+
+class JobAnswer(BaseModel):
+    """A retrain job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job_id: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    progress: float
+    phase: str
+    version: str | None
+    error: str | None
+    base: str
+    sequence: int
+    created_at: float
+    finished_at: float | None
+
+
+class JobList(BaseModel):
+    """Jobs, the newest first."""
+
+    jobs: list[JobAnswer]
+
+
+class ModelVersion(BaseModel):
+    """A version of the store."""
+
+    version: str
+    active: bool
+    serving: bool
+
+
+class ModelList(BaseModel):
+    """Versions of the store, the oldest first."""
+
+    models: list[ModelVersion]
+    problem: str | None = Field(description="Why the active version is not served, null where it is.")
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["live"]
+
+
+class Ready(BaseModel):
+    """A model is served and follows the log."""
+
+    status: Literal["ready"]
+    model_version: str
+    sequence: int
+    refreshed_at: int
+    stale_nodes: int
+    problem: str | None = Field(description="Why the active version is not served, null where it is.")

@@ -1,0 +1,426 @@
+"""The model in memory: an artifact, and everything that the interaction log has added to it since.
+
+A user's vector is never stored: it is computed when it is read, from T in force and the exact current S(u, ·). T, the
+items' vectors and the index form one frozen `Readout`, swapped whole by one reference at a refresh.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.artifact import Artifact
+from model_store.attention import AttentionState
+from model_store.contributions import Contributions, contributions
+from model_store.graph import InteractionGraph
+from model_store.ids import IdMap
+from model_store.item_item import ItemItemTable
+from model_store.keys import NodeKeys, node_keys
+from model_store.retrieval import rank_of, top_items
+from model_store.serving_form import ServingForm
+from model_store.walks import WalkSettings
+from service.index import IndexBuilder
+from service.index.exact import ExactIndex
+from service.index.port import VectorIndex, Vectors
+from service.state.port import LoggedInteraction
+
+# Nodes settled under one hold of the lock (each is walked with its stale neighbors).
+SETTLE_CHUNK = 16
+
+
+class TurnLock:
+    """A lock with one background owner that steps back between two holds while readers wait.
+
+    Python's locks are not fair: an owner that lets go and takes again at once would starve the readers.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._count = threading.Lock()
+
+    @property
+    def held(self) -> bool:
+        """Whether someone holds it now."""
+        return self._lock.locked()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold it as a reader."""
+        if not self._lock.acquire(blocking=False):
+            with self._count:
+                self._waiting += 1
+            try:
+                self._lock.acquire()
+            finally:
+                with self._count:
+                    self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold it as the background owner, once the readers that wait have had their turn (or 10 ms are over)."""
+        deadline = time.monotonic() + 0.01
+        while self._waiting and time.monotonic() < deadline:
+            time.sleep(0.0001)
+        with self._lock:
+            yield
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What one refresh made; swapped whole.
+
+    Attributes:
+        neighbor_embeddings: T, (N, width).
+        item_embeddings: (J, width) Z of the items.
+        index: the index over `item_embeddings`.
+        refreshed_at: sequence number of the log at which it was computed.
+    """
+
+    neighbor_embeddings: Vectors
+    item_embeddings: Vectors
+    index: VectorIndex
+    refreshed_at: int
+
+    @property
+    def n_items(self) -> int:
+        """J at the refresh: an item beyond has no vector yet."""
+        return len(self.item_embeddings)
+
+
+@dataclass(frozen=True)
+class UserView:
+    """A user at one moment of the log, with the readout in force then. Shares no memory with the state.
+
+    Attributes:
+        row: the user's row.
+        node: the user's node.
+        in_artifact: whether the model was trained with this user.
+        neighbors: (d,) the user's items as nodes, in key order.
+        seen: (d,) the same as item rows.
+        vector: (width,) Z_u.
+        readout: T, Z of the items and the index in force.
+        sequence: sequence number of the log that has been applied.
+    """
+
+    row: int
+    node: int
+    in_artifact: bool
+    neighbors: NDArray[np.int32]
+    seen: NDArray[np.int32]
+    vector: Vectors
+    readout: Readout
+    sequence: int
+
+
+class _GrowingRows:
+    """An int32 array that grows at its end."""
+
+    def __init__(self, values: NDArray[np.int32]) -> None:
+        self._values = np.array(values, np.int32)
+        self._size = len(values)
+
+    @property
+    def values(self) -> NDArray[np.int32]:
+        return self._values[: self._size]
+
+    def append(self, value: int) -> None:
+        if self._size == len(self._values):
+            self._values = np.concatenate([self._values, np.zeros(max(self._size // 2, 16), np.int32)])
+        self._values[self._size] = value
+        self._size += 1
+
+
+class LiveModel:
+    """One version, live. Readers may come from any thread; one follower alone applies, settles and refreshes."""
+
+    def __init__(self, artifact: Artifact, build_index: IndexBuilder, *, start: int, refresh_every: int) -> None:
+        """Load an artifact.
+
+        Args:
+            artifact: the published version.
+            build_index: makes an index over item vectors.
+            start: sequence number of the log up to which the artifact's data reaches.
+            refresh_every: T and the item vectors are refreshed at multiples of this sequence number.
+        """
+        manifest = artifact.manifest
+        self.artifact = artifact
+        self.form: ServingForm = artifact.form()
+        self.table: ItemItemTable = artifact.item_item()
+        self.lock = TurnLock()
+        self.refresh_every = refresh_every
+        self.users = IdMap("user", artifact.array("user_ids").tolist())
+        self.items = IdMap("item", artifact.array("item_ids").tolist())
+        self._build_index = build_index
+        self._state = AttentionState(
+            artifact.array("node_keys"),
+            artifact.array("graph.indptr"),
+            artifact.array("graph.indices"),
+            artifact.array("similarity.data"),
+            artifact.array("visited.indptr"),
+            artifact.array("visited.indices"),
+            artifact.walks,
+        )
+        n_users, n_items = manifest.n_users, manifest.n_items
+        # Rows and nodes of one kind each: users' rows ↔ nodes, items' rows ↔ nodes, node → row of its own kind.
+        self._user_nodes = _GrowingRows(np.arange(n_users, dtype=np.int32))
+        self._item_nodes = _GrowingRows(np.arange(n_users, n_users + n_items, dtype=np.int32))
+        self._node_rows = _GrowingRows(
+            np.concatenate([np.arange(n_users, dtype=np.int32), np.arange(n_items, dtype=np.int32)])
+        )
+        item_embeddings = np.array(artifact.array("item_embeddings"), np.float32)
+        self._readout = Readout(
+            np.array(artifact.array("neighbor_embeddings"), np.float32),
+            item_embeddings,
+            build_index(item_embeddings),
+            start,
+        )
+        self._sequence = start
+        self._refreshes = 0
+        self._popular: tuple[int, NDArray[np.int32], NDArray[np.int32]] | None = None
+
+    # ---- what is known -------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> str:
+        """The version's name."""
+        return self.artifact.version
+
+    @property
+    def sequence(self) -> int:
+        """Sequence number of the last interaction that was applied."""
+        return self._sequence
+
+    @property
+    def readout(self) -> Readout:
+        """T, the items' vectors and the index in force."""
+        return self._readout
+
+    @property
+    def refreshes(self) -> int:
+        """How many refreshes there were since the artifact was loaded."""
+        return self._refreshes
+
+    @property
+    def n_stale(self) -> int:
+        """How many nodes wait to be settled."""
+        return self._state.n_stale
+
+    @property
+    def refresh_due(self) -> bool:
+        """Whether the log stands where a refresh belongs and it has not been made."""
+        return self._sequence % self.refresh_every == 0 and self._readout.refreshed_at != self._sequence
+
+    @property
+    def until_refresh(self) -> int:
+        """How many interactions may be applied before the next refresh."""
+        return self.refresh_every - self._sequence % self.refresh_every
+
+    def user(self, user_id: str) -> UserView | None:
+        """A user now, None where it is unknown."""
+        with self.lock.reading():
+            row = self.users.row(user_id)
+            return None if row is None else self._view(row)
+
+    def explained(self, user_id: str, item_row: int) -> tuple[UserView, Contributions] | None:
+        """A user now and the parts of its score for an item, None where the user is unknown.
+
+        The parts of an item without a vector are all 0.
+        """
+        with self.lock.reading():
+            row = self.users.row(user_id)
+            if row is None:
+                return None
+            view = self._view(row)
+            readout = view.readout
+            known = item_row < readout.n_items
+            parts = contributions(
+                self.form,
+                self.table,
+                view.node,
+                view.neighbors,
+                view.seen,
+                self._state.similarity(view.node).copy(),
+                self._state.degrees,
+                readout.neighbor_embeddings,
+                item_row,
+                readout.item_embeddings[item_row] if known else np.zeros(self.form.width, np.float32),
+            )
+            return view, parts
+
+    def item_row(self, item_id: str) -> int | None:
+        """An item's row, None where it is unknown."""
+        return self.items.row(item_id)
+
+    def popular(self, most: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """At least the `most` items (all where there are fewer) with the most interactions, equal ones by row.
+
+        Returns:
+            item rows and their numbers of interactions, the most popular first.
+        """
+        cached = self._popular
+        if cached is None or cached[0] != self._sequence or len(cached[1]) < min(most, len(self.items)):
+            with self.lock.reading():
+                sequence = self._sequence
+                counts = self._state.degrees[self._item_nodes.values]
+            # One number for each item that orders by count, then by row.
+            order = np.arange(len(counts), dtype=np.int64) - counts.astype(np.int64) * len(counts)
+            wanted = min(max(most, 256), len(counts))
+            rows = np.argpartition(order, wanted - 1)[:wanted] if wanted < len(counts) else np.arange(len(counts))
+            best: NDArray[np.int32] = rows[np.argsort(order[rows])].astype(np.int32)
+            cached = (sequence, best, counts[best])
+            self._popular = cached
+        return cached[1], cached[2]
+
+    def digest(self) -> str:
+        """The name of the settled state's bits."""
+        with self.lock.reading():
+            return self._state.digest()
+
+    def edges(self) -> set[tuple[str, str]]:
+        """Every (user id, item id) that has interacted."""
+        with self.lock.reading():
+            return {
+                (user_id, self.items.id_of(int(self._node_rows.values[node])))
+                for user_id, user_node in zip(self.users.to_array().tolist(), self._user_nodes.values, strict=True)
+                for node in self._state.neighbors(int(user_node))
+            }
+
+    # ---- the follower's side -------------------------------------------------------------------------------------
+
+    def apply(self, events: Sequence[LoggedInteraction]) -> None:
+        """Add the next interactions of the log; a pair that stands twice is one edge.
+
+        New users and items get their nodes in the log's order, so that node numbers don't depend on the batches.
+
+        Raises:
+            ValueError: the log has a gap, or the events go beyond the next refresh while it is due.
+        """
+        if not events:
+            return
+        expected = range(self._sequence + 1, self._sequence + 1 + len(events))
+        if [event.sequence for event in events] != list(expected):
+            raise ValueError(f"the log must go on at {self._sequence + 1}, not at {events[0].sequence}")
+        with self.lock.changing():
+            keys: list[NodeKeys] = []
+            heads, tails = np.empty(len(events), np.int32), np.empty(len(events), np.int32)
+            for i, event in enumerate(events):
+                row = self.users.row(event.user_id)
+                if row is None:
+                    row = self.users.add(event.user_id)
+                    self._user_nodes.append(self._state.n_nodes + len(keys))
+                    self._node_rows.append(row)
+                    keys.append(node_keys("user", [event.user_id]))
+                heads[i] = self._user_nodes.values[row]
+                row = self.items.row(event.item_id)
+                if row is None:
+                    row = self.items.add(event.item_id)
+                    self._item_nodes.append(self._state.n_nodes + len(keys))
+                    self._node_rows.append(row)
+                    keys.append(node_keys("item", [event.item_id]))
+                tails[i] = self._item_nodes.values[row]
+            if keys:
+                self._state.add_nodes(np.concatenate(keys))
+            self._state.apply((heads, tails))
+            self._sequence = events[-1].sequence
+
+    def settle(self) -> int:
+        """Settle a few stale nodes. Returns how many still wait."""
+        with self.lock.changing():
+            return self._state.settle(most=SETTLE_CHUNK)
+
+    def refresh(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Compute T and the items' vectors from the settled state, build the index, swap them in whole.
+
+        Readers go on with the readout before it. Called by the follower alone, so the state stays where it is.
+
+        Args:
+            stop: asked between the steps; gives up where it is true.
+
+        Returns:
+            Whether the new readout is in force.
+        """
+        while self.n_stale:
+            if stop():
+                return False
+            self.settle()
+        with self.lock.changing():
+            snapshot = self._state.snapshot()
+            item_nodes = self._item_nodes.values.copy()
+            sequence = self._sequence
+        neighbor_embeddings = self.form.neighbor_embeddings(snapshot)
+        item_embeddings = self.form.embeddings(item_nodes, snapshot, neighbor_embeddings)
+        index = self._build_index(item_embeddings)
+        with self.lock.changing():
+            self._readout = Readout(neighbor_embeddings, item_embeddings, index, sequence)
+            self._refreshes += 1
+        return True
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _view(self, row: int) -> UserView:
+        """A user now; the lock is held."""
+        node = int(self._user_nodes.values[row])
+        similarity = self._state.similarity(node)
+        neighbors = self._state.neighbors(node).copy()
+        readout = self._readout
+        vector = self.form.user_embedding(node, neighbors, similarity, self._state.degrees, readout.neighbor_embeddings)
+        return UserView(
+            row,
+            node,
+            row < self.form.n_users,
+            neighbors,
+            self._node_rows.values[neighbors],
+            vector,
+            readout,
+            self._sequence,
+        )
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) every kernel that a request, an interaction or a refresh calls."""
+    n_users, n_items, width = 2, 3, 4
+    users, items = np.array([0, 1, 1]), np.array([0, 1, 2])
+    user_keys, item_keys = node_keys("user", ["a", "b"]), node_keys("item", ["x", "y", "z"])
+    graph = InteractionGraph.from_pairs(users, items, user_keys, item_keys)
+    base = np.ones((n_users + n_items, width), np.float32)
+    form = ServingForm(base, None, np.ones((3, width), np.float32), 0.5, True, n_users)
+    state = AttentionState.build(graph, WalkSettings(2, 4, 0.15, 0))
+    state.apply((np.array([0], np.int32), np.array([3], np.int32)))
+    state.similarity(0)
+    adjacency = state.snapshot()
+    neighbor_embeddings = form.neighbor_embeddings(adjacency)
+    vectors = form.embeddings(np.arange(2, 5, dtype=np.int32), adjacency, neighbor_embeddings)
+    neighbors = state.neighbors(0).copy()
+    seen = (neighbors - n_users).astype(np.int32)
+    user_vector = form.user_embedding(0, neighbors, state.similarity(0), state.degrees, neighbor_embeddings)
+    for writable in (True, False):  # compiled functions tell arrays on disk (read-only) from those in memory
+        arrays = (np.arange(4, dtype=np.int64), np.zeros(3, np.int32), np.ones(3, np.float32))
+        for array in arrays:
+            array.flags.writeable = writable
+        table = ItemItemTable(*arrays)
+        top_items(user_vector, vectors, seen, table, ExactIndex(vectors).search, 2)
+        direct, _ = table.accumulate(seen, n_items)
+        rank_of(0.0, 2, user_vector, vectors, seen, direct)
+        contributions(
+            form,
+            table,
+            0,
+            neighbors,
+            seen,
+            state.similarity(0).copy(),
+            state.degrees,
+            neighbor_embeddings,
+            2,
+            vectors[2],
+        )

@@ -1,0 +1,119 @@
+"""The service's settings: read once from the environment (KDIFFE_…) and the command line, handed in at the top."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model_store.store import DEFAULT_ROOT
+from service.errors import StartError
+
+SQLITE = "sqlite:///"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Settings(BaseSettings):
+    """What the service is started with."""
+
+    model_config = SettingsConfigDict(env_prefix="KDIFFE_", frozen=True, extra="forbid", validate_default=True)
+
+    store: Path = Field(DEFAULT_ROOT, description="Directory of the model store.")
+    state: str = Field("", description="URL of the state store; empty for sqlite:///STORE/state.sqlite3.")
+    host: str = Field("127.0.0.1", description="Address to listen on; another than loopback needs an admin key.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
+    workers: int = Field(1, ge=1, description="Number of serving processes; this release serves with one.")
+    admin_key: SecretStr | None = Field(None, description="Key of the admin requests, at least 16 characters.")
+    refresh_every: int = Field(
+        100, ge=1, description="T, the item vectors and the index are refreshed at multiples of this sequence number."
+    )
+    index: Literal["faiss", "exact"] = Field("faiss", description="The vector index: FAISS, or numpy's exact search.")
+    max_k: int = Field(200, ge=1, le=10_000, description="Largest number of items that a request may ask for.")
+    max_batch: int = Field(1000, ge=1, description="Largest number of interactions in one request.")
+    max_request_bytes: int = Field(1 << 20, ge=1024, description="Largest request body in bytes.")
+    max_id_length: int = Field(256, ge=1, description="Longest user id, item id, type or idempotency key.")
+    max_lag: int = Field(
+        10_000, ge=1, description="Writes are answered 503 while so many interactions wait to be applied."
+    )
+    apply_timeout: float = Field(
+        30.0, gt=0, description="Seconds that a write waits for being applied before it is answered 503."
+    )
+    poll_interval: float = Field(0.5, gt=0, description="Seconds between looks at the log for writes of others.")
+    version_interval: float = Field(1.0, gt=0, description="Seconds between looks at the store's active version.")
+    jobs: Path | None = Field(None, description="Directory of the jobs' files; empty for STORE/.jobs.")
+    graceful_shutdown: int = Field(10, ge=1, description="Seconds that requests under way get when the service stops.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @field_validator("workers")
+    @classmethod
+    def _one_worker(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError(f"workers={value}: this release serves with one process; more come with a later release")
+        return value
+
+    @field_validator("admin_key")
+    @classmethod
+    def _long_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError(
+                "the admin key has fewer than 16 characters; make one with "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+        return value
+
+    @field_validator("state")
+    @classmethod
+    def _known_state(cls, value: str) -> str:
+        if value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError(
+                "a Redis state store comes with a later release; this one keeps its state in sqlite:///PATH"
+            )
+        if value and (not value.startswith(SQLITE) or value == SQLITE):
+            raise ValueError(f"{value!r} is not sqlite:///PATH (sqlite:////PATH for an absolute path)")
+        return value
+
+    @model_validator(mode="after")
+    def _key_for_others(self) -> Settings:
+        if self.admin_key is None and not is_loopback(self.host):
+            raise ValueError(f"host={self.host!r} lets other machines in: set KDIFFE_ADMIN_KEY, or listen on 127.0.0.1")
+        return self
+
+    @property
+    def state_url(self) -> str:
+        """Where the state is kept."""
+        return self.state or f"{SQLITE}{self.store / 'state.sqlite3'}"
+
+    @property
+    def jobs_directory(self) -> Path:
+        """Where jobs keep their files."""
+        return self.jobs or self.store / ".jobs"
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; an override that is not None goes before it.
+
+    Raises:
+        StartError: a value that can't be used. The text never holds the value of a secret.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        # Only the fields' names and the messages: pydantic's own text would show the input.
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
+        raise StartError(f"The service can't start with these settings: {problems}.") from None
