@@ -61,7 +61,7 @@ def write_artifact(directory: Path, manifest: Manifest, arrays: Mapping[str, NDA
             raise ArtifactError(f"Array {name!r} holds Python objects; an artifact holds plain arrays alone.")
         path = directory / f"{name}.npy"
         with path.open("wb") as file:
-            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+            np.save(file, np.asarray(array, order="C"), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         entries[name] = ArrayEntry(array.dtype.str, tuple(array.shape), path.stat().st_size, checksum(path))
@@ -104,6 +104,10 @@ class Artifact:
                 f"{source}: its random walks are of version {self.manifest.walk_version}, this release walks version "
                 f"{WALK_VERSION}: S could not be kept up to date. Train and publish the version again."
             )
+        try:
+            self._walks = _walk_settings(self.manifest)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedArtifactError(f"{source}: unusable walks ({error!r}). Publish the version again.") from None
         for name, entry in self.manifest.arrays.items():
             path = self._path(name)
             try:
@@ -142,9 +146,12 @@ class Artifact:
             raise ArtifactError(f"{self.directory}: no array {name!r} in this artifact.")
         path = self._path(name)
         try:
-            # A memory map of nothing is refused by the operating system: empty arrays are read.
-            array: NDArray[Any] = np.load(path, mmap_mode="r" if np.prod(entry.shape) else None, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            if 0 in entry.shape:  # a memory map of nothing is refused by the operating system
+                with path.open("rb") as file:
+                    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            else:
+                array = np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # a damaged header makes numpy raise TokenError and others
             raise DamagedArtifactError(f"{path}: can't be read ({error}). Restore it or roll back.") from None
         if array.dtype.str != entry.dtype or array.shape != entry.shape:
             raise DamagedArtifactError(
@@ -161,7 +168,12 @@ class Artifact:
             DamagedArtifactError: names the first file that differs.
         """
         for name, entry in self.manifest.arrays.items():
-            found = checksum(self._path(name))
+            try:
+                found = checksum(self._path(name))
+            except OSError as error:
+                raise DamagedArtifactError(
+                    f"{self._path(name)}: can't be read ({error}). Restore it or activate another version."
+                ) from None
             if found != entry.sha256:
                 raise DamagedArtifactError(
                     f"{self._path(name)}: checksum {found[:12]}… instead of {entry.sha256[:12]}…. "
@@ -175,10 +187,7 @@ class Artifact:
     @property
     def walks(self) -> WalkSettings:
         """Settings of the random walks."""
-        walks = self.manifest.walks
-        return WalkSettings(
-            int(walks["n_walks"]), int(walks["walk_length"]), float(walks["restart_probability"]), int(walks["seed"])
-        )
+        return self._walks
 
     def form(self) -> ServingForm:
         """X, C, α, ξ."""
@@ -215,3 +224,10 @@ class Artifact:
     def adjacency(self) -> Adjacency:
         """The graph with S on every edge."""
         return Adjacency.of_graph(self.graph(), self.array("similarity.data"))
+
+
+def _walk_settings(manifest: Manifest) -> WalkSettings:
+    walks = manifest.walks
+    return WalkSettings(
+        int(walks["n_walks"]), int(walks["walk_length"]), float(walks["restart_probability"]), int(walks["seed"])
+    )

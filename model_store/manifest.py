@@ -131,9 +131,29 @@ class Manifest:
         try:
             raw["views"] = tuple(View(**view) for view in raw["views"])
             raw["arrays"] = {
-                name: ArrayEntry(str(a["dtype"]), tuple(a["shape"]), int(a["bytes"]), str(a["sha256"]))
+                _plain(name): ArrayEntry(str(a["dtype"]), tuple(a["shape"]), int(a["bytes"]), str(a["sha256"]))
                 for name, a in raw["arrays"].items()
             }
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            for name, kind in _KINDS.items():
+                if not isinstance(raw[name], kind) or (kind is int and raw[name] < 0):
+                    raise ValueError(f"{name} is {raw[name]!r}")
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise DamagedArtifactError(f"{source}: malformed ({error!r}). Publish the version again.") from None
         return cls(**raw)
+
+
+# What a field read from JSON must be; counts are ≥ 0.
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("n_users", "n_items", "width", "walk_version", "sequence"), int),
+    **dict.fromkeys(("walks", "configuration", "metrics", "data", "training"), dict),
+    **dict.fromkeys(("model", "created_at", "version"), str),
+    "similarity_weight": (int, float),
+    "self_loops": bool,
+}
+
+
+def _plain(name: str) -> str:
+    """An array's name, which is its file's: never a way out of the artifact's directory."""
+    if "/" in name or "\\" in name:
+        raise ValueError(f"array name {name!r}")
+    return name
