@@ -1,11 +1,11 @@
 """Errors of training.
 
-    KDiffEError
-    └── TrainingError
-        ├── DataError             a data set that can't be read; the text names file, line and value
-        │   └── UnsafePickleError a pickle that names more than scipy's and numpy's array types
-        ├── ConfigurationError    an unknown key or a value out of bounds
-        └── CheckpointError       a checkpoint that doesn't belong to this run or can't be read
+KDiffEError
+└── TrainingError
+    ├── DataError             a data set that can't be read; the text names file, line and value
+    │   └── UnsafePickleError a pickle that names more than scipy's and numpy's array types
+    ├── ConfigurationError    an unknown key or a value out of bounds
+    └── CheckpointError       a checkpoint that doesn't belong to this run or can't be read
 """
 
 from model_store.errors import KDiffEError

@@ -1,0 +1,183 @@
+"""From a trained model to a published artifact, and from an artifact back to a data set."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.artifact import Artifact, write_artifact
+from model_store.assembly import model_arrays
+from model_store.manifest import Manifest, View
+from model_store.serving_form import ServingForm
+from model_store.store import ModelStore
+from model_store.walks import WALK_VERSION
+from training.data.dataset import DataSet, Interactions, KnowledgeGraph
+from training.errors import DataError
+from training.item_item import item_item_table
+from training.trained import Trained
+
+
+def serving_form(trained: Trained, n_users: int) -> ServingForm:
+    """X, α and ξ; C = 0 in the main view."""
+    settings = trained.settings.model
+    alpha = np.repeat(trained.alpha[:, None], trained.base.shape[1], axis=1)
+    return ServingForm(trained.base, None, alpha, settings.similarity_weight, settings.self_loops, n_users)
+
+
+def artifact_arrays(trained: Trained, data: DataSet, held_out: Interactions) -> dict[str, NDArray[Any]]:
+    """Every array of the artifact (docs/artifact.md)."""
+    form = serving_form(trained, data.n_users)
+    table = item_item_table(trained.table, trained.table_weight)
+    arrays = model_arrays(data.user_ids, data.item_ids, form, trained.state, table)
+    if data.item_names is not None:
+        arrays["item_names"] = data.item_names
+    if len(held_out):
+        arrays["held_out.user_rows"] = held_out.user_rows
+        arrays["held_out.item_rows"] = held_out.item_rows
+    for modality, centroids in trained.codebooks.items():
+        arrays[f"codebook.{modality}"] = centroids
+    knowledge = trained.knowledge
+    if knowledge is not None and trained.entity_embeddings is not None and trained.triplet_attention is not None:
+        counts = np.bincount(knowledge.item_rows, minlength=data.n_items)
+        arrays |= {
+            "knowledge.indptr": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            "knowledge.relations": knowledge.relation_rows,
+            "knowledge.entities": knowledge.entity_rows,
+            "knowledge.attention": trained.triplet_attention,
+            "knowledge.entity_embeddings": trained.entity_embeddings,
+            "knowledge.item_embeddings": trained.item_embeddings,
+            "entity_ids": knowledge.entity_ids,
+            "relation_ids": knowledge.relation_ids,
+        }
+        if trained.relation_embeddings is not None and trained.relation_weight is not None:
+            arrays["knowledge.relation_embeddings"] = trained.relation_embeddings
+            arrays["knowledge.weight"] = trained.relation_weight
+    return arrays
+
+
+def publish(
+    trained: Trained,
+    data: DataSet,
+    store: ModelStore,
+    *,
+    metrics: Mapping[str, Any],
+    data_facts: Mapping[str, Any],
+    training_facts: Mapping[str, Any],
+    held_out: Interactions,
+    extra_arrays: Mapping[str, NDArray[Any]] | None = None,
+    sequence: int = 0,
+    activate: bool = True,
+) -> str:
+    """Write the artifact and publish it. Returns the new version's name.
+
+    Args:
+        trained: the model.
+        data: the data set that it was fitted on.
+        store: where it goes.
+        metrics: split → metric → value, as the manifest keeps them.
+        data_facts: the data's name and fingerprint, the state's id.
+        training_facts: epochs, seconds, whether it is a refit.
+        held_out: interactions that were not fitted on and that a refit adds.
+        extra_arrays: further arrays (codebooks that a retrained version carries on).
+        sequence: the log's sequence number up to which the data reaches.
+        activate: whether the new version becomes the active one.
+    """
+    arrays = {**(extra_arrays or {}), **artifact_arrays(trained, data, held_out)}
+    settings = trained.settings
+    walks = {**asdict(settings.walks), "seed": settings.run.seed}
+    width = int(trained.base.shape[1])
+    manifest = Manifest(
+        model="kdiffe",
+        n_users=data.n_users,
+        n_items=data.n_items,
+        width=width,
+        views=(View("knowledge", 0, width),),
+        similarity_weight=settings.model.similarity_weight,
+        self_loops=settings.model.self_loops,
+        walks=walks,
+        walk_version=WALK_VERSION,
+        configuration=asdict(settings),
+        metrics=dict(metrics),
+        data={"n_interactions": len(data.train), **data_facts},
+        training={
+            "seed": settings.run.seed,
+            "device": trained.device,
+            "python": platform.python_version(),
+            "torch": installed_version("torch"),
+            "kdiffe": installed_version("kdiffe"),
+            "history": [asdict(epoch) for epoch in trained.fit.history],
+            **training_facts,
+        },
+        sequence=sequence,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
+
+    def write(directory: Path, version: str) -> None:
+        write_artifact(directory, _named(manifest, version), arrays)
+
+    return store.publish(write, activate=activate)
+
+
+def _named(manifest: Manifest, version: str) -> Manifest:
+    fields = {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
+    return Manifest(**{**fields, "version": version})
+
+
+def data_set_of(artifact: Artifact, later: Sequence[tuple[str, str]] = ()) -> DataSet:
+    """The data that a version was made from, everything in train, with later interactions added.
+
+    Args:
+        artifact: the version.
+        later: (user id, item id) pairs from the interaction log; unknown ids are appended as new users and items.
+
+    Raises:
+        DataError: the artifact holds no interactions and there are none later.
+    """
+    user_ids = [str(i) for i in artifact.array("user_ids")]
+    item_ids = [str(i) for i in artifact.array("item_ids")]
+    user_rows, item_rows = artifact.graph().pairs()
+    if "held_out.user_rows" in artifact:
+        user_rows = np.concatenate([user_rows, artifact.array("held_out.user_rows")])
+        item_rows = np.concatenate([item_rows, artifact.array("held_out.item_rows")])
+    users, items = ({i: row for row, i in enumerate(ids)} for ids in (user_ids, item_ids))
+    new = np.array(
+        [(users.setdefault(u, len(users)), items.setdefault(i, len(items))) for u, i in later], np.int32
+    ).reshape(-1, 2)
+    pairs = np.unique(
+        np.stack([np.concatenate([user_rows, new[:, 0]]), np.concatenate([item_rows, new[:, 1]])], 1), axis=0
+    ).astype(np.int32)
+    if len(pairs) == 0:
+        raise DataError(f"{artifact.directory}: no interactions to train on, in the artifact or in the log.")
+    names = None
+    if "item_names" in artifact:
+        known = [str(name) for name in artifact.array("item_names")]
+        names = np.array([*known, *list(items)[len(known) :]], np.str_)
+    return DataSet(
+        name=str(artifact.manifest.data.get("name", "artifact")),
+        user_ids=np.array(list(users), np.str_),
+        item_ids=np.array(list(items), np.str_),
+        train=Interactions(pairs[:, 0].copy(), pairs[:, 1].copy()),
+        knowledge=_knowledge_of(artifact),
+        item_names=names,
+    )
+
+
+def _knowledge_of(artifact: Artifact) -> KnowledgeGraph | None:
+    if "knowledge.indptr" not in artifact:
+        return None
+    indptr = artifact.array("knowledge.indptr")
+    return KnowledgeGraph(
+        np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr)),
+        np.array(artifact.array("knowledge.relations"), np.int32),
+        np.array(artifact.array("knowledge.entities"), np.int32),
+        np.array(artifact.array("entity_ids")),
+        np.array(artifact.array("relation_ids")),
+    )

@@ -1,0 +1,216 @@
+"""The fit loop: epochs of batches, validation, early stopping, checkpoints and resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.checkpoint import Checkpoint
+from training.models.kdiffe import KDiffE
+from training.progress import Observer
+from training.sampling import Sampler
+from training.settings import TrainingSettings
+
+SELECTED_BY = "ndcg@20"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch left behind.
+
+    Attributes:
+        epoch: its number, from 1.
+        loss: mean loss over its batches.
+        seconds: how long its batches took.
+        metrics: validation metrics, empty where the epoch was not evaluated.
+    """
+
+    epoch: int
+    loss: float
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit; the model holds the best epoch's parameters.
+
+    Attributes:
+        best_epoch: the epoch that was kept.
+        best_metrics: its validation metrics, empty without validation.
+        history: every epoch.
+    """
+
+    best_epoch: int
+    best_metrics: Mapping[str, float]
+    history: tuple[Epoch, ...]
+
+
+def fit(
+    model: KDiffE,
+    sampler: Sampler,
+    settings: TrainingSettings,
+    observer: Observer,
+    *,
+    validate: Callable[[], Mapping[str, float]] | None,
+    epochs: int | None = None,
+    checkpoints: Path | None = None,
+    identity: str = "",
+    resume: bool = False,
+    share: float = 0.8,
+) -> Fit:
+    """Fit a model.
+
+    Args:
+        model: what is fitted, on its device; ends with the best epoch's parameters.
+        sampler: draws an epoch's samples, a pure function of (seed, epoch).
+        settings: loss, optimiser, checkpoints.
+        observer: is told about every epoch.
+        validate: evaluates the model as it is now; None fits a fixed number of epochs.
+        epochs: how many epochs at most; `optimiser.max_epochs` where None.
+        checkpoints: folder for checkpoints, None for none.
+        identity: what the fit is of, for the checkpoint.
+        resume: go on from the folder's checkpoint.
+        share: the fit's share of the observer's whole work.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read or is of another fit.
+    """
+    loop = _Loop(model, sampler, settings, validate, checkpoints, identity)
+    if resume:
+        loop.restore()
+    most = epochs or settings.optimiser.max_epochs
+    observer.phase("fitting", most, share)
+    if loop.history:
+        observer.advance(len(loop.history))
+    while len(loop.history) < most and not loop.is_exhausted:
+        epoch = loop.step()
+        shown = {"loss": epoch.loss, **{k: v for k, v in epoch.metrics.items() if k != "n_users"}}
+        observer.advance(1, shown | ({"best": loop.best_metrics[SELECTED_BY]} if loop.best_metrics else {}))
+    return loop.finish()
+
+
+class _Loop:
+    """The state of a fit between two epochs."""
+
+    def __init__(
+        self,
+        model: KDiffE,
+        sampler: Sampler,
+        settings: TrainingSettings,
+        validate: Callable[[], Mapping[str, float]] | None,
+        checkpoints: Path | None,
+        identity: str,
+    ) -> None:
+        self.model, self.sampler, self.settings = model, sampler, settings
+        self.validate, self.checkpoints, self.identity = validate, checkpoints, identity
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=settings.optimiser.learning_rate)
+        self.device = next(model.parameters()).device
+        self.history: list[Epoch] = []
+        self.best_epoch = 0
+        self.best_metrics: Mapping[str, float] = {}
+        self.best: dict[str, Tensor] = {}
+        self.since_best = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self.validate is not None and self.since_best >= self.settings.optimiser.patience
+
+    def step(self) -> Epoch:
+        """One epoch."""
+        number = len(self.history) + 1
+        started = time.perf_counter()
+        loss = self._train(number)
+        seconds = time.perf_counter() - started
+        metrics: Mapping[str, float] = {}
+        optimiser = self.settings.optimiser
+        if self.validate is not None and (number % optimiser.evaluate_every == 0 or number == optimiser.max_epochs):
+            metrics = self.validate()
+            if not self.best_metrics or metrics[SELECTED_BY] > self.best_metrics[SELECTED_BY]:
+                self.best_epoch, self.best_metrics, self.since_best = number, metrics, 0
+                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            else:
+                self.since_best += 1
+        self.history.append(Epoch(number, loss, seconds, metrics))
+        if self.checkpoints is not None and number % self.settings.run.checkpoint_every == 0:
+            self.save()
+        return self.history[-1]
+
+    def _train(self, number: int) -> float:
+        """The batches of an epoch; returns the mean loss. Nothing in the loop waits for the device."""
+        samples = self.sampler.epoch(number)
+        users, positives, negatives = (
+            torch.from_numpy(array).to(self.device) for array in (samples.users, samples.positives, samples.negatives)
+        )
+        total = torch.zeros((), device=self.device)
+        size = self.settings.optimiser.batch_size
+        n_batches = 0
+        for begin in range(0, len(users), size):
+            batch = slice(begin, begin + size)
+            drawn = negatives[n_batches] if samples.shared else negatives[batch]
+            loss = self.model.loss(users[batch], positives[batch], drawn, self.settings.loss)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            total += loss.detach()
+            n_batches += 1
+        mean = float(total) / max(n_batches, 1)
+        if mean != mean:
+            raise FloatingPointError(f"The loss of epoch {number} is not a number: lower optimiser.learning_rate.")
+        return mean
+
+    def finish(self) -> Fit:
+        """Put the best epoch's parameters back."""
+        if self.best:
+            self.model.load_state_dict(self.best)
+        best_epoch = self.best_epoch or len(self.history)
+        return Fit(best_epoch, self.best_metrics, tuple(self.history))
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        assert self.checkpoints is not None  # noqa: S101
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimiser.state[parameter].items():
+                tensors[f"adam.{name}.{key}"] = value
+        progress = {
+            "history": [asdict(epoch) for epoch in self.history],
+            "best_epoch": self.best_epoch,
+            "best_metrics": dict(self.best_metrics),
+            "since_best": self.since_best,
+        }
+        Checkpoint(self.identity, progress, tensors).write(self.checkpoints)
+
+    def restore(self) -> None:
+        """Go on from the folder's checkpoint, if it has one."""
+        found = Checkpoint.read(self.checkpoints, self.identity) if self.checkpoints is not None else None
+        if found is None:
+            return
+        part = {
+            prefix: {
+                name.removeprefix(f"{prefix}."): value.to(self.device)
+                for name, value in found.tensors.items()
+                if name.startswith(f"{prefix}.")
+            }
+            for prefix in ("model", "best", "adam")
+        }
+        self.model.load_state_dict(part["model"])
+        self.best = part["best"]
+        for name, parameter in self.model.named_parameters():
+            # Adam keeps its step counter on the CPU whatever the device.
+            self.optimiser.state[parameter] = {
+                key: value.cpu() if key == "step" else value
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if (value := part["adam"].get(f"{name}.{key}")) is not None
+            }
+        self.history = [Epoch(**epoch) for epoch in found.progress["history"]]
+        self.best_epoch = found.progress["best_epoch"]
+        self.best_metrics = found.progress["best_metrics"]
+        self.since_best = found.progress["since_best"]

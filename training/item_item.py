@@ -1,0 +1,136 @@
+"""Making B, the item-item table (D10): EASE's entries, or RP3β's where EASE's J³ is too much."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+
+from model_store.item_item import ItemItemTable
+from training.settings import ItemItemSettings
+
+_CHUNK = 1024
+
+
+def ease_weights(interactions: sparse.csr_array, l2: float) -> NDArray[np.float32]:
+    """EASE (Steck, WWW 2019): W_ij = -P_ij / P_jj, W_jj = 0, P = (YᵀY + λI)⁻¹.
+
+    Dense, J×J: for small catalogues.
+
+    Args:
+        interactions: (I, J) Y.
+        l2: λ.
+
+    Returns:
+        (J, J) W; a user's scores are Y_u W.
+    """
+    gram = (interactions.T @ interactions).toarray().astype(np.float32, copy=False)
+    gram = np.asfortranarray(gram)
+    gram[np.diag_indices_from(gram)] += np.float32(l2)
+    factor, failed = linalg.lapack.spotrf(gram, lower=False, overwrite_a=True)
+    if failed:
+        raise ValueError(f"EASE: YᵀY + λI is not positive definite in single precision; raise item_item.l2 (λ = {l2})")
+    inverse, failed = linalg.lapack.spotri(factor, lower=False, overwrite_c=True)
+    if failed:
+        raise ValueError(f"EASE: YᵀY + λI can't be inverted; raise item_item.l2 (λ = {l2})")
+    _mirror_upper(inverse)
+    diagonal = inverse.diagonal().copy()
+    inverse /= -diagonal
+    np.fill_diagonal(inverse, 0.0)
+    return np.asarray(inverse)
+
+
+def _mirror_upper(matrix: NDArray[np.float32]) -> None:
+    """Copy the upper triangle onto the lower one, block by block."""
+    n = len(matrix)
+    for begin in range(0, n, _CHUNK):
+        end = min(begin + _CHUNK, n)
+        block = matrix[begin:end, begin:end]
+        block[:] = np.triu(block) + np.triu(block, 1).T
+        matrix[end:, begin:end] = matrix[begin:end, end:].T
+
+
+def rp3beta_weights(interactions: sparse.csr_array, beta: float, per_row: int) -> sparse.csr_array:
+    """RP3β (Paudel et al., TiiS 2017): W_ij = Σ_u P(u|i) P(j|u) / degree_j^β, chunk by chunk, the largest of each row.
+
+    Args:
+        interactions: (I, J) Y.
+        beta: β.
+        per_row: entries that are kept in each row.
+
+    Returns:
+        (J, J) sparse W, zero diagonal.
+    """
+    item_degrees = np.maximum(np.asarray(interactions.sum(0)).ravel(), 1.0)
+    user_degrees = np.maximum(np.asarray(interactions.sum(1)).ravel(), 1.0)
+    to_items = sparse.csr_array(
+        sparse.diags_array(1 / user_degrees) @ interactions @ sparse.diags_array(item_degrees**-beta)
+    )
+    to_users = sparse.csr_array(sparse.diags_array(1 / item_degrees) @ interactions.T)
+    parts = []
+    for begin in range(0, interactions.shape[1], _CHUNK):
+        block = sparse.csr_array(to_users[begin : begin + _CHUNK] @ to_items)
+        rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+        block.data[block.indices == rows + begin] = 0.0
+        parts.append(_largest(block, per_row))
+    return sparse.csr_array(sparse.vstack(parts, format="csr"))
+
+
+def _largest(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:
+    """The largest positive entries of each row, equal ones by column; columns ascending."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
+    kept = order[(place < per_row) & (matrix.data[order] > 0)]
+    result = sparse.csr_array((matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape)
+    result.sort_indices()
+    return result
+
+
+def largest_of_dense(weights: NDArray[np.float32], per_row: int) -> sparse.csr_array:
+    """The largest positive entries of each row of a dense table, chunk by chunk."""
+    per_row = min(per_row, weights.shape[1])
+    parts = []
+    for begin in range(0, len(weights), _CHUNK):
+        block = weights[begin : begin + _CHUNK]
+        columns = np.argpartition(-block, per_row - 1, axis=1)[:, :per_row]
+        values = np.take_along_axis(block, columns, 1)
+        rows = np.repeat(np.arange(len(block)), per_row)
+        positive = values.ravel() > 0
+        parts.append(
+            sparse.csr_array(
+                (values.ravel()[positive], (rows[positive], columns.ravel()[positive])),
+                shape=block.shape,
+            )
+        )
+    result = sparse.csr_array(sparse.vstack(parts, format="csr"))
+    result.sort_indices()
+    return result
+
+
+def item_item_weights(interactions: sparse.csr_array, settings: ItemItemSettings) -> sparse.csr_array | None:
+    """B before its weight, as the settings ask for it; None where B = 0.
+
+    Args:
+        interactions: (I, J) Y of the training interactions.
+        settings: how B is made.
+
+    Returns:
+        (J, J) sparse, entries ≥ 0, at most `per_row` in a row.
+    """
+    method = settings.method
+    if method == "auto":
+        method = "ease" if interactions.shape[1] <= settings.ease_limit else "rp3beta"
+    if method == "none" or interactions.nnz == 0:
+        return None
+    if method == "ease":
+        return largest_of_dense(ease_weights(interactions, settings.l2), settings.per_row)
+    return rp3beta_weights(interactions, settings.beta, settings.per_row)
+
+
+def item_item_table(weights: sparse.csr_array | None, weight: float) -> ItemItemTable:
+    """B = weight × table, in the kernel's form."""
+    if weights is None or weight <= 0:
+        return ItemItemTable.empty()
+    data = (np.float32(weight) * weights.data).astype(np.float32)
+    return ItemItemTable(weights.indptr.astype(np.int64), weights.indices.astype(np.int32), data)

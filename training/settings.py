@@ -1,0 +1,121 @@
+"""Settings of training: frozen, a sentence for each field, checked when they are made.
+
+Plain dataclasses, so that the numerics import with torch, numpy, scipy and numba alone. `training.configuration` reads
+them from TOML and the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+
+def setting(default: Any, sentence: str, *, ge: float | None = None, le: float | None = None) -> Any:
+    """A dataclass field with its sentence and its bounds."""
+    return field(default=default, metadata={"description": sentence, "ge": ge, "le": le})
+
+
+class _Checked:
+    """Checks the bounds of every field."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            least, most = f.metadata.get("ge"), f.metadata.get("le")
+            if least is not None and not value >= least:
+                raise ValueError(f"{f.name} must be ≥ {least}")
+            if most is not None and not value <= most:
+                raise ValueError(f"{f.name} must be ≤ {most}")
+
+
+@dataclass(frozen=True)
+class ModelSettings(_Checked):
+    """The shape of the model."""
+
+    width: int = setting(64, "Width of the embeddings, d.", ge=1, le=4096)
+    n_layers: int = setting(2, "Propagation layers, L.", ge=0, le=16)
+    readout: Literal["mean", "sum"] = setting("mean", "Readout weights: mean is α_l = 1/(L+1), sum is α_l = 1 (D4).")
+    similarity_weight: float = setting(0.7, "Weight of the attention matrix S in L̄, ξ.", ge=0.0)
+    self_loops: bool = setting(False, "Whether L̄ has self-loops.")
+    knowledge: bool = setting(True, "Whether items are aggregated with their entities, formulas (1) and (2).")
+    init_scale: float = setting(0.1, "Standard deviation of the embeddings at the start.", ge=0.0)
+
+
+@dataclass(frozen=True)
+class WalkingSettings(_Checked):
+    """The random walks behind S, formula (5). Their seed is the run's."""
+
+    n_walks: int = setting(12, "Walks from a node, R.", ge=1, le=1024)
+    walk_length: int = setting(50, "Steps of a walk, M.", ge=1, le=65536)
+    restart_probability: float = setting(0.15, "Probability of a step back to the start node, c.", ge=0.0, le=0.999)
+
+
+@dataclass(frozen=True)
+class EntitySettings(_Checked):
+    """Entities made from feature vectors (D1)."""
+
+    source: Literal["auto", "always", "never"] = setting(
+        "auto", "When features become entities: auto is where the set brings no knowledge graph."
+    )
+    n_centroids: int = setting(256, "Size of each modality's codebook.", ge=1)
+    n_nearest: int = setting(3, "How many nearest centroids an item is linked to, for each modality.", ge=1)
+
+
+@dataclass(frozen=True)
+class LossSettings(_Checked):
+    """What is minimised."""
+
+    kind: Literal["bpr", "softmax"] = setting("bpr", "bpr is formula (15); softmax is the sampled softmax.")
+    n_negatives: int = setting(
+        1, "Uniform negatives: for each positive (bpr), or shared by a batch (softmax).", ge=1, le=65536
+    )
+    l2_weight: float = setting(1e-4, "Weight of the squared norm of a batch's base embeddings, θ2.", ge=0.0)
+
+
+@dataclass(frozen=True)
+class OptimiserSettings(_Checked):
+    """How it is minimised: Adam."""
+
+    learning_rate: float = setting(1e-3, "Adam's learning rate.", ge=1e-8)
+    batch_size: int = setting(2048, "Interactions in a batch.", ge=1)
+    max_epochs: int = setting(400, "Most epochs.", ge=1)
+    patience: int = setting(15, "Evaluations without a better validation NDCG@20 before training stops.", ge=1)
+    evaluate_every: int = setting(2, "Epochs between evaluations.", ge=1)
+
+
+@dataclass(frozen=True)
+class ItemItemSettings(_Checked):
+    """The item-item table B (D10)."""
+
+    method: Literal["auto", "ease", "rp3beta", "none"] = setting(
+        "auto", "How B is made; auto is ease up to `ease_limit` items and rp3beta beyond."
+    )
+    ease_limit: int = setting(25_000, "Most items for ease, whose time grows with J³ and memory with J².", ge=1)
+    l2: float = setting(200.0, "EASE's λ.", ge=1e-6)
+    beta: float = setting(0.4, "RP3β's exponent on an item's popularity.", ge=0.0, le=2.0)
+    per_row: int = setting(100, "Entries that are kept in each row.", ge=1, le=10_000)
+    weight: float = setting(-1.0, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=-1.0)
+
+
+@dataclass(frozen=True)
+class RunSettings(_Checked):
+    """The run."""
+
+    seed: int = setting(0, "Seed of everything that is drawn: one seed gives one result.", ge=0, le=2**31 - 1)
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where training runs; auto is cuda where there is one.")
+    checkpoint_every: int = setting(10, "Epochs between checkpoints.", ge=1)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that a training run can be told."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    walks: WalkingSettings = field(default_factory=WalkingSettings)
+    entities: EntitySettings = field(default_factory=EntitySettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    item_item: ItemItemSettings = field(default_factory=ItemItemSettings)
+    run: RunSettings = field(default_factory=RunSettings)

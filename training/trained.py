@@ -1,0 +1,305 @@
+"""Training KDiffE on a data set, start to end: graph, S, knowledge graph, fit, the item-item table and its weight."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from model_store.attention import AttentionState
+from model_store.walks import WalkSettings
+from training.data.codebook import entities_from_features, merge
+from training.data.dataset import DataSet, Interactions, KnowledgeGraph
+from training.errors import ConfigurationError
+from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix
+from training.fitting import SELECTED_BY, Fit, fit
+from training.item_item import item_item_weights
+from training.models.graph import Laplacian, attention_state
+from training.models.kdiffe import KDiffE
+from training.nn.aggregation import Triplets
+from training.progress import Observer
+from training.sampling import Sampler
+from training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained KDiffE, on the CPU, in numpy.
+
+    Attributes:
+        settings: the settings, B's weight resolved.
+        device: where it was fitted.
+        base: X, (I + J, d); zero for users without interactions, whose row was never trained.
+        alpha: (L + 1,) readout weights.
+        state: the attention state of the interactions that it was fitted on.
+        table: (J, J) B before its weight, None where B = 0.
+        table_weight: weight of the table.
+        knowledge: the knowledge graph that was used, entities from features included, or None.
+        item_embeddings: (J, d) z_j before aggregation.
+        entity_embeddings: (E, d) z_e, or None without a knowledge graph.
+        triplet_attention: (n,) a(e, r, j) in the graph's order, or None.
+        relation_embeddings: (R, d) r, or None.
+        relation_weight: (d, 2d) W, or None.
+        codebooks: modality → centroids, for entities made from features.
+        fit: epochs and the best one's validation metrics of the graph part (B = 0).
+        metrics: validation metrics with B; empty without a validation split.
+    """
+
+    settings: TrainingSettings
+    device: str
+    base: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    state: AttentionState
+    table: sparse.csr_array | None
+    table_weight: float
+    knowledge: KnowledgeGraph | None
+    item_embeddings: NDArray[np.float32]
+    entity_embeddings: NDArray[np.float32] | None
+    triplet_attention: NDArray[np.float32] | None
+    relation_embeddings: NDArray[np.float32] | None
+    relation_weight: NDArray[np.float32] | None
+    codebooks: Mapping[str, NDArray[np.float32]]
+    fit: Fit
+    metrics: Mapping[str, float]
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device that the settings ask for.
+
+    Raises:
+        ConfigurationError: cuda is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("run.device = 'cuda', but torch sees no CUDA device: use auto or cpu.")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def knowledge_of(
+    data: DataSet, settings: TrainingSettings
+) -> tuple[KnowledgeGraph | None, Mapping[str, NDArray[np.float32]]]:
+    """The knowledge graph that the model aggregates over, with entities made from features where asked for (D1)."""
+    if not settings.model.knowledge:
+        return None, {}
+    entities = settings.entities
+    make = entities.source == "always" or (entities.source == "auto" and data.knowledge is None)
+    if not make or not data.features:
+        return data.knowledge, {}
+    made, codebooks = entities_from_features(
+        data.features, n_centroids=entities.n_centroids, n_nearest=entities.n_nearest, seed=settings.run.seed
+    )
+    return (made if data.knowledge is None else merge(data.knowledge, made)), codebooks
+
+
+def scores_of(
+    embeddings: NDArray[np.float32], n_users: int, history: sparse.csr_array, table: sparse.csr_array | None
+) -> ScoreUsers:
+    """score(u, ·) = Z_u · Z_v + Σ_{i in N(u)} B_iv, chunk by chunk. `table` includes its weight."""
+    items = np.ascontiguousarray(embeddings[n_users:].T)
+
+    def score_users(users: NDArray[np.int64]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = embeddings[users] @ items
+        if table is not None:
+            reached = (history[users] @ table).tocoo()
+            scores[reached.row, reached.col] += reached.data.astype(np.float32)
+        return scores
+
+    return score_users
+
+
+def train_kdiffe(
+    data: DataSet,
+    settings: TrainingSettings,
+    observer: Observer,
+    *,
+    fixed_epochs: int | None = None,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    fingerprint: str = "",
+) -> Trained:
+    """Train KDiffE's main view on the train interactions and select on the validation split.
+
+    Args:
+        data: the data set.
+        settings: everything that it can be told.
+        observer: is told about every phase.
+        fixed_epochs: fit so many epochs and select nothing (a refit); B's weight must then be given.
+        checkpoints: folder for checkpoints, None for none.
+        resume: go on from the folder's checkpoint.
+        fingerprint: the data's, for the checkpoint's identity.
+
+    Raises:
+        ConfigurationError: the settings don't fit the data or the machine.
+        CheckpointError: the checkpoint can't be used.
+    """
+    if len(data.train) == 0:
+        raise ConfigurationError(f"{data.name}: no train interactions: there is nothing to learn from.")
+    run, model_settings = settings.run, settings.model
+    device = choose_device(run.device)
+    threads = os.cpu_count() or 1
+    selects = fixed_epochs is None and len(data.valid) > 0
+
+    observer.phase("attention matrix S", 1, 0.02)
+    walks = WalkSettings(**asdict(settings.walks), seed=run.seed)
+    state = attention_state(data, data.train, walks, threads)
+    observer.advance()
+
+    observer.phase("knowledge graph", 1, 0.03)
+    knowledge, codebooks = knowledge_of(data, settings)
+    triplets = None
+    if knowledge is not None and len(knowledge):
+        triplets = Triplets.from_rows(
+            knowledge.item_rows,
+            knowledge.relation_rows,
+            knowledge.entity_rows,
+            data.n_items,
+            len(knowledge.entity_ids),
+            device,
+        )
+    observer.advance()
+
+    observer.phase("item-item table B", 1, 0.1)
+    history = interaction_matrix(data.train, data.n_users, data.n_items)
+    table = item_item_weights(history, settings.item_item)
+    observer.advance()
+
+    # Parameters are drawn on the CPU, so that one seed gives one start on every device.
+    model = KDiffE(
+        data.n_users,
+        data.n_items,
+        Laplacian.of(state, model_settings.similarity_weight, model_settings.self_loops, device),
+        model_settings,
+        torch.Generator().manual_seed(run.seed),
+        triplets,
+        0 if knowledge is None else len(knowledge.relation_ids),
+    ).to(device)
+    split = Split.of(data.valid, data.train, data.n_users, data.n_items)
+
+    def validate() -> Mapping[str, float]:
+        return evaluate(scores_of(embeddings_of(model), data.n_users, history, None), split)
+
+    done = fit(
+        model,
+        Sampler(
+            data.train,
+            data.n_items,
+            settings.loss.n_negatives,
+            run.seed,
+            settings.optimiser.batch_size if settings.loss.kind == "softmax" else None,
+        ),
+        settings,
+        observer,
+        validate=validate if selects else None,
+        epochs=fixed_epochs,
+        checkpoints=checkpoints,
+        identity=identity_of(settings, fingerprint, fixed_epochs),
+        resume=resume,
+    )
+
+    weight, metrics = settings.item_item.weight, done.best_metrics
+    if table is not None:
+        if selects:
+            weight, metrics = choose_weight(model, data, history, table, split, weight, observer)
+        elif weight < 0:
+            raise ConfigurationError(
+                f"item_item.weight = {weight}: it can only be selected on a validation split, and {data.name} has none "
+                "here. Set it (--set item_item.weight=64) or bring a validation split."
+            )
+    resolved = replace(settings, item_item=replace(settings.item_item, weight=max(weight, 0.0)))
+
+    def numpy(parameter: torch.Tensor) -> NDArray[np.float32]:
+        return np.asarray(parameter.detach().cpu().numpy(), np.float32).copy()
+
+    with torch.no_grad():
+        base = numpy(model.base())
+        attention = None if triplets is None else numpy(model.triplet_attention())
+    base[: data.n_users][state.degrees[: data.n_users] == 0] = 0.0
+    return Trained(
+        settings=resolved,
+        device=device.type,
+        base=base,
+        alpha=np.array(model.alpha, np.float32),
+        state=state,
+        table=table,
+        table_weight=resolved.item_item.weight if table is not None else 0.0,
+        knowledge=knowledge if triplets is not None else None,
+        item_embeddings=numpy(model.item_embeddings),
+        entity_embeddings=None if triplets is None else numpy(model.entity_embeddings),
+        triplet_attention=attention,
+        relation_embeddings=None if triplets is None else numpy(model.relation_embeddings),
+        relation_weight=None if triplets is None else numpy(model.weight),
+        codebooks=codebooks,
+        fit=done,
+        metrics=metrics,
+    )
+
+
+def embeddings_of(model: KDiffE) -> NDArray[np.float32]:
+    """Z as torch computes it, (I + J, d)."""
+    with torch.no_grad():
+        return np.asarray(model.embeddings().cpu().numpy(), np.float32)
+
+
+def choose_weight(
+    model: KDiffE,
+    data: DataSet,
+    history: sparse.csr_array,
+    table: sparse.csr_array,
+    split: Split,
+    fixed: float,
+    observer: Observer,
+) -> tuple[float, Mapping[str, float]]:
+    """The table's weight with the best validation NDCG@20, and the metrics that it gives.
+
+    The grid is in units of the ratio between the spread of Z_u · Z_v and the table's mean entry, so it needs no
+    tuning when the embeddings' scale changes.
+    """
+    embeddings = embeddings_of(model)
+
+    def metrics_at(weight: float) -> Mapping[str, float]:
+        weighted = sparse.csr_array(table * np.float32(weight)) if weight > 0 else None
+        return evaluate(scores_of(embeddings, data.n_users, history, weighted), split)
+
+    if fixed >= 0:
+        return fixed, metrics_at(fixed)
+    sample = split.users[:: max(1, len(split.users) // 256)]
+    spread = float(np.std(embeddings[sample] @ embeddings[data.n_users :].T)) if len(sample) else 1.0
+    unit = max(spread, 1e-6) / max(float(table.data.mean()) if table.nnz else 1.0, 1e-9)
+    coarse = [0.0, *(unit * 2.0**p for p in range(-5, 5))]
+    observer.phase("weight of B", len(coarse) + 4, 0.05)
+    found: dict[float, Mapping[str, float]] = {}
+
+    def try_all(weights: list[float]) -> float:
+        for weight in weights:
+            if weight not in found:
+                found[weight] = metrics_at(weight)
+                observer.advance(1, {SELECTED_BY: found[weight][SELECTED_BY]})
+        return max(found, key=lambda w: (found[w][SELECTED_BY], -w))
+
+    best = try_all(coarse)
+    if best > 0:
+        best = try_all([best * 2**-0.5, best * 2**0.5])
+        best = try_all([best * 2**-0.25, best * 2**0.25])
+    return best, found[best]
+
+
+def identity_of(settings: TrainingSettings, fingerprint: str, fixed_epochs: int | None) -> str:
+    """A name for a fit: equal for equal settings, data and seed."""
+    content: dict[str, Any] = {"settings": asdict(settings), "data": fingerprint, "epochs": fixed_epochs}
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def with_everything(data: DataSet) -> DataSet:
+    """The same data with validation and test interactions moved into train: what a refit fits on."""
+    everything = data.train.concatenate(data.valid).concatenate(data.test)
+    return replace(data, train=everything, valid=Interactions.empty(), test=Interactions.empty())
