@@ -11,10 +11,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -30,6 +31,7 @@ from model_store.errors import (
 DEFAULT_ROOT = Path("model_store/artifacts")
 _STATE = "versions.json"
 _INCOMING = ".incoming-"
+_NUMBERED = re.compile(r"v[0-9]{4,}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class ModelStore:
         if not self.root.is_dir():
             return []
         found = [path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        return sorted(name for name in found if (self.root / name / "manifest.json").is_file())
+        # The shorter name first: v9999 comes before v10000.
+        return sorted((name for name in found if self._exists(name)), key=lambda name: (len(name), name))
 
     def active(self) -> str | None:
         """The active version's name, None where nothing has been activated."""
@@ -105,16 +108,19 @@ class ModelStore:
             StoreError: the store can't be written.
         """
         with self._changing() as state:
-            number = state.next
-            while self._exists(f"v{number:04d}"):  # versions.json was lost
-                number += 1
+            # Beyond every version that there is, even where versions.json was lost.
+            number = max([state.next, *(int(v[1:]) + 1 for v in self.versions() if _NUMBERED.fullmatch(v))])
             version = f"v{number:04d}"
             self._write_state(_State(number + 1, state.active, state.history))
             self._remove_leftovers()
             incoming = self.root / f"{_INCOMING}{version}-{os.getpid()}-{uuid4().hex[:8]}"
+            try:
+                incoming.mkdir()
+                claim = _claimed(incoming)
+            except OSError as error:
+                raise StoreError(f"{self.root}: version {version} can't be written ({error}).") from error
         # Writing may take long: it is done without the lock.
         try:
-            incoming.mkdir()
             write(incoming, version)
             Artifact(incoming)
             _sync(incoming)
@@ -127,6 +133,7 @@ class ModelStore:
             raise StoreError(f"{self.root}: version {version} can't be written ({error}).") from error
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
+            os.close(claim)
         return version
 
     def activate(self, version: str) -> None:
@@ -191,10 +198,14 @@ class ModelStore:
         path = self.root / _STATE
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            return _State(int(raw["next"]), raw["active"], tuple(raw["history"]))
+            active, history = raw["active"], raw["history"]
+            names = history if active is None else [active, *history]
+            if not isinstance(history, list) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"active is {active!r}, history {history!r}")
+            return _State(int(raw["next"]), active, tuple(history))
         except FileNotFoundError:
             return _State()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise StoreError(
                 f"{path}: can't be read ({error!r}). Remove it and activate a version: kdiffe models activate VERSION."
             ) from None
@@ -234,10 +245,8 @@ class ModelStore:
     def _remove_leftovers(self) -> None:
         """Remove what writers that no longer run left behind."""
         for path in self.root.glob(f"{_INCOMING}*"):
-            parts = path.name.removeprefix(_INCOMING).split("-")
-            if len(parts) == 3 and parts[1].isdigit() and _is_running(int(parts[1])):
-                continue
-            shutil.rmtree(path, ignore_errors=True)
+            if not _is_claimed(path):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _activated(state: _State, version: str) -> _State:
@@ -255,11 +264,27 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _is_running(pid: int) -> bool:
+def _claimed(directory: Path) -> int:
+    """Hold a lock on a directory that is being written, for as long as the descriptor that is returned stays open.
+
+    The kernel lets go of it when the process dies. A process id would not do: another container has its own.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    with suppress(OSError):  # a file system without locks on directories: _is_claimed can't lock either, and keeps it
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _is_claimed(directory: Path) -> bool:
+    """Whether a writer holds a directory, or whether that can't be known."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
         return True
-    return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

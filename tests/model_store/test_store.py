@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_store.artifact import REQUIRED, write_artifact
+from model_store.errors import (
+    ArtifactError,
+    DamagedArtifactError,
+    NoActiveVersionError,
+    StoreBusyError,
+    StoreError,
+    UnknownVersionError,
+)
+from model_store.store import ModelStore
+from tests.model_store.test_manifest import manifest
+
+ROOT = Path(__file__).parents[2]
+
+
+def small(mark: int = 0) -> Callable[[Path, str], None]:
+    """Writes an artifact of arrays that mean nothing but are whole."""
+
+    def write(directory: Path, version: str) -> None:
+        arrays = {name: np.full(1000, mark, np.float32) for name in REQUIRED}
+        write_artifact(directory, replace(manifest(), version=version), arrays)
+
+    return write
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+def other_process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A process of its own that runs `code` with this module's helpers."""
+    start = "import sys; from tests.model_store.test_store import *\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", start + code, *map(str, arguments)], cwd=ROOT, text=True, stdout=subprocess.PIPE
+    )
+
+
+def waited(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate(timeout=60)
+    return out
+
+
+def leftovers(store: ModelStore) -> list[str]:
+    return sorted(path.name for path in store.root.glob(".incoming-*"))
+
+
+# ---- publishing ------------------------------------------------------------------------------------------------------
+
+
+def test_versions_are_numbered_and_the_newest_is_active_where_asked(store: ModelStore) -> None:
+    assert store.versions() == []
+    assert store.active() is None
+    assert store.publish(small()) == "v0001"
+    assert store.publish(small(), activate=False) == "v0002"
+    assert store.versions() == ["v0001", "v0002"]
+    assert store.active() == "v0001"
+    assert store.open().version == "v0001"
+    assert store.open("v0002").version == "v0002"
+
+
+def test_opening_without_an_active_version_says_how_to_get_one(store: ModelStore) -> None:
+    with pytest.raises(NoActiveVersionError, match=r"kdiffe train --store .*kdiffe models activate"):
+        store.open()
+    assert not store.root.exists()  # looking makes nothing
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "..", ".", "/etc", "v0001/..", "v0001/", "a\\b", ".incoming-x", ".lock", "v9999", "\0", "v0001\n"]
+)
+def test_a_name_that_is_no_version_is_unknown_and_leads_nowhere(store: ModelStore, name: str) -> None:
+    store.publish(small())
+    shutil.copytree(store.root / "v0001", store.root.parent / "x")
+    shutil.copytree(store.root / "v0001", store.root / ".incoming-x")
+    with pytest.raises(UnknownVersionError, match="there are: v0001"):
+        store.open(name)
+    with pytest.raises(UnknownVersionError):
+        store.activate(name)
+    assert store.active() == "v0001"
+
+
+def test_a_writer_that_fails_leaves_the_store_as_it_was(store: ModelStore) -> None:
+    store.publish(small())
+
+    def fails(directory: Path, version: str) -> None:
+        small()(directory, version)
+        raise RuntimeError("out of ideas")
+
+    with pytest.raises(RuntimeError, match="out of ideas"):
+        store.publish(fails)
+
+    def writes_half(directory: Path, version: str) -> None:
+        small()(directory, version)
+        (directory / "form.base.npy").unlink()
+
+    with pytest.raises(DamagedArtifactError, match=r"form.base.npy: missing"):
+        store.publish(writes_half)
+
+    def no_space(directory: Path, version: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match="No space left"):
+        store.publish(no_space)
+    assert (store.versions(), store.active(), leftovers(store)) == (["v0001"], "v0001", [])
+
+
+def test_a_version_is_not_to_be_seen_before_it_is_whole(store: ModelStore) -> None:
+    store.publish(small())
+    seen: list[list[str]] = []
+
+    def write(directory: Path, version: str) -> None:
+        small()(directory, version)
+        seen.append(ModelStore(store.root).versions())
+
+    store.publish(write)
+    assert seen == [["v0001"]]
+
+
+def test_a_writing_process_that_is_killed_leaves_the_store_whole(store: ModelStore) -> None:
+    store.publish(small())
+    process = other_process(
+        """
+def write(directory, version):
+    small()(directory, version)          # all but the rename
+    print("written", flush=True)
+    time.sleep(60)
+ModelStore(Path(sys.argv[1])).publish(write)
+""",
+        store.root,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "written\n"
+    assert len(leftovers(store)) == 1
+    process.send_signal(signal.SIGKILL)
+    waited(process)
+    assert (store.versions(), store.active()) == (["v0001"], "v0001")
+    store.open().verify()
+    # The next publish takes another number and clears away what the dead process left.
+    assert store.publish(small()) == "v0003"
+    assert leftovers(store) == []
+    assert store.versions() == ["v0001", "v0003"]
+
+
+def test_killed_at_any_moment_a_publisher_leaves_only_whole_versions(store: ModelStore) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = other_process(
+            """
+print("go", flush=True)
+for mark in range(1000):
+    ModelStore(Path(sys.argv[1])).publish(small(mark))
+""",
+            store.root,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(float(rng.uniform(0.05, 0.25)))
+        process.send_signal(signal.SIGKILL)
+        waited(process)
+        for version in store.versions():
+            artifact = store.open(version)
+            artifact.verify()
+            assert artifact.version == version
+        if store.versions():
+            assert store.active() in store.versions()
+    newest = store.publish(small())
+    assert store.versions()[-1] == newest == store.active()
+    assert leftovers(store) == []
+
+
+def test_two_processes_publish_at_once(store: ModelStore) -> None:
+    code = """
+store = ModelStore(Path(sys.argv[1]))
+print(*[store.publish(small(int(sys.argv[2]))) for _ in range(6)])
+"""
+    processes = [other_process(code, store.root, mark) for mark in (1, 2)]
+    named = [waited(process).split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(named[0] + named[1]) == [f"v{n:04d}" for n in range(1, 13)]
+    assert store.versions() == sorted(named[0] + named[1])
+    for mark, versions in enumerate(named, start=1):
+        for version in versions:
+            store.open(version).verify()
+            assert store.open(version).array("form.base")[0] == mark
+    assert store.active() in {named[0][-1], named[1][-1]}
+
+
+def test_a_version_that_is_being_written_is_not_cleared_away_whatever_its_process_id_says(store: ModelStore) -> None:
+    # As from another container: the id in the directory's name says nothing here. The writer forks and its parent ends.
+    process = other_process(
+        """
+def write(directory, version):
+    if os.fork():
+        os._exit(0)
+    small(7)(directory, version)
+    print("written", flush=True)
+    time.sleep(1)
+print(ModelStore(Path(sys.argv[1])).publish(write))
+""",
+        store.root,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "written\n"
+    process.wait(timeout=60)  # the parent; the child holds the pipe
+    assert store.publish(small()) == "v0002"
+    assert waited(process) == "v0001\n"
+    assert store.open("v0001").array("form.base")[0] == 7
+
+
+def test_a_lock_that_is_held_is_waited_for_and_then_reported(store: ModelStore) -> None:
+    store.publish(small())
+    with store._changing(), pytest.raises(StoreBusyError, match="another process"), store._changing(patience=0.1):
+        pass
+
+
+def test_a_root_that_cannot_be_a_directory_is_an_error_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="can't be written"):
+        ModelStore(tmp_path / "file").publish(small())
+    assert ModelStore(tmp_path / "file").versions() == []
+
+
+# ---- activating, rolling back, pruning -------------------------------------------------------------------------------
+
+
+def test_rolling_back_twice_goes_back_two_steps_and_then_there_is_nothing_left(store: ModelStore) -> None:
+    for _ in range(3):
+        store.publish(small())
+    assert store.previous() == "v0002"
+    assert [store.rollback(), store.active()] == ["v0002", "v0002"]
+    assert [store.rollback(), store.active()] == ["v0001", "v0001"]
+    assert store.previous() is None
+    with pytest.raises(StoreError, match="no earlier active version"):
+        store.rollback()
+    assert store.active() == "v0001"
+
+
+def test_a_rollback_goes_to_the_version_that_was_active_before_not_to_the_number_before(store: ModelStore) -> None:
+    for _ in range(3):
+        store.publish(small())
+    store.activate("v0001")  # 1, 2, 3, 1
+    store.activate("v0001")  # again: nothing changes
+    assert store.rollback() == "v0003"
+    assert store.rollback() == "v0002"
+
+
+def test_a_rollback_skips_versions_that_are_gone(store: ModelStore) -> None:
+    for _ in range(3):
+        store.publish(small())
+    shutil.rmtree(store.root / "v0002")
+    assert store.rollback() == "v0001"
+
+
+def test_a_damaged_version_is_not_activated_and_not_rolled_back_to(store: ModelStore) -> None:
+    for _ in range(2):
+        store.publish(small())
+    path = store.root / "v0001" / "form.base.npy"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ArtifactError):
+        store.activate("v0001")
+    with pytest.raises(ArtifactError):
+        store.rollback()
+    assert store.active() == "v0002"
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [(0, [2, 5]), (1, [2, 5, 6]), (3, [2, 4, 5, 6]), (6, [1, 2, 3, 4, 5, 6]), (99, [1, 2, 3, 4, 5, 6])],
+)
+def test_pruning_keeps_the_newest_the_active_and_the_one_before(store: ModelStore, keep: int, kept: list[int]) -> None:
+    for n in range(6):
+        store.publish(small(), activate=n < 5)
+    store.activate("v0002")  # the one before is v0005
+    removed = store.prune(keep)
+    assert store.versions() == [f"v{n:04d}" for n in kept]
+    assert sorted(removed + store.versions()) == [f"v{n:04d}" for n in range(1, 7)]
+    assert (store.active(), store.previous()) == ("v0002", "v0005")
+    assert store.rollback() == "v0005"
+
+
+def test_numbers_of_pruned_versions_are_not_given_again(store: ModelStore) -> None:
+    for _ in range(3):
+        store.publish(small())
+    store.activate("v0001")
+    store.activate("v0002")
+    assert store.prune(0) == ["v0003"]
+    assert store.publish(small()) == "v0004"
+
+
+def test_pruning_a_negative_number_is_refused(store: ModelStore) -> None:
+    with pytest.raises(StoreError, match="≥ 0"):
+        store.prune(-1)
+
+
+def test_version_ten_thousand_is_newer_than_the_one_before_it(store: ModelStore) -> None:
+    store.publish(small())
+    state = json.loads((store.root / "versions.json").read_text())
+    (store.root / "versions.json").write_text(json.dumps(state | {"next": 9999}))
+    assert [store.publish(small(), activate=False) for _ in range(2)] == ["v9999", "v10000"]
+    assert store.versions() == ["v0001", "v9999", "v10000"]
+    assert store.prune(1) == ["v9999"]
+
+
+# ---- versions.json ---------------------------------------------------------------------------------------------------
+
+
+def test_when_versions_json_is_lost_no_number_on_disk_is_given_again_and_order_is_kept(store: ModelStore) -> None:
+    for _ in range(4):
+        store.publish(small())
+    store.prune(1)  # v0003 (before) and v0004 (active) are left
+    (store.root / "versions.json").unlink()
+    assert store.versions() == ["v0003", "v0004"]
+    assert store.active() is None
+    with pytest.raises(NoActiveVersionError):
+        store.open()
+    store.activate("v0004")
+    assert store.publish(small(), activate=False) == "v0005"
+    assert store.versions() == ["v0003", "v0004", "v0005"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b"{}",
+        b'{"next": "x", "active": null, "history": []}',
+        b'{"next": Infinity, "active": null, "history": []}',
+        b'{"next": 2, "active": 5, "history": []}',
+        b'{"next": 2, "active": null, "history": "v0001"}',
+        b'{"next": 2, "active": null, "history": [1]}',
+    ],
+)
+def test_a_damaged_versions_json_is_an_error_that_says_what_to_do_and_doing_it_helps(
+    store: ModelStore, content: bytes
+) -> None:
+    store.publish(small())
+    path = store.root / "versions.json"
+    path.write_bytes(content)
+    for action in (store.active, store.open, store.rollback, lambda: store.publish(small()), lambda: store.prune(0)):
+        with pytest.raises(StoreError, match=r"versions.json: can't be read .*Remove it and activate a version"):
+            action()
+    assert store.versions() == ["v0001"]
+    path.unlink()
+    store.activate("v0001")
+    store.open().verify()
+
+
+def test_an_active_version_that_is_gone_is_unknown(store: ModelStore) -> None:
+    store.publish(small())
+    shutil.rmtree(store.root / "v0001")
+    with pytest.raises(UnknownVersionError, match="there are: none"):
+        store.open()
+
+
+def test_what_else_lies_in_the_root_is_no_version(store: ModelStore) -> None:
+    store.publish(small())
+    (store.root / "notes.txt").write_text("")
+    (store.root / "v0002").mkdir()
+    assert store.versions() == ["v0001"]
+    assert os.path.lexists(store.root / ".lock")
