@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.command import main
+from model_store.store import ModelStore
+from tests.model_store.test_store import small
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    """A store with three versions, the third active."""
+    store = ModelStore(tmp_path / "models")
+    for _ in range(3):
+        store.publish(small())
+    return store
+
+
+class Shell:
+    """Runs `kdiffe models ...` on a store."""
+
+    def __init__(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
+        self.store, self.capsys = store, capsys
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        status = main(["models", *words, "--store", str(self.store.root)])
+        return status, *self.capsys.readouterr()
+
+    def json(self, *words: str) -> dict[str, Any]:
+        status, out, _ = self(*words, "--json")
+        assert status == 0
+        assert out.count("\n") == 1
+        value: dict[str, Any] = json.loads(out)
+        return value
+
+
+@pytest.fixture
+def models(store: ModelStore, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(store, capsys)
+
+
+def test_list_gives_every_version_the_oldest_first_and_marks_the_active_one(models: Shell) -> None:
+    listed = models.json("list")
+    assert listed["active"] == "v0003"
+    assert [row["version"] for row in listed["versions"]] == ["v0001", "v0002", "v0003"]
+    assert [row["active"] for row in listed["versions"]] == [False, False, True]
+    first = listed["versions"][0]
+    assert (first["model"], first["users"], first["items"], first["sequence"]) == ("kdiffe", 3, 4, 17)
+    assert first["metrics"] == {"valid": {"ndcg@20": 0.25}}
+    status, out, err = models("list")
+    assert (status, out) == (0, "")
+    assert "v0002" in err
+    assert "0.2500" in err
+
+
+def test_list_of_an_empty_store_says_so_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = Shell(ModelStore(tmp_path / "none"), capsys)
+    assert models.json("list") == {"versions": [], "active": None}
+    assert "No versions" in models("list")[2]
+    assert not (tmp_path / "none").exists()
+
+
+def test_show_prints_the_manifest_of_the_active_or_of_the_named_version(models: Shell, store: ModelStore) -> None:
+    for words, version in (((), "v0003"), (("v0001",), "v0001")):
+        status, out, _ = models("show", *words)
+        assert status == 0
+        assert json.loads(out) == json.loads((store.root / version / "manifest.json").read_text())
+
+
+def test_activate_and_rollback_move_the_active_version(models: Shell, store: ModelStore) -> None:
+    assert models.json("activate", "v0001") == {"active": "v0001"}
+    assert store.active() == "v0001"
+    assert models.json("rollback") == {"active": "v0003"}
+    status, out, err = models("activate", "v0002")
+    assert (status, out, err) == (0, "", "v0002 is active.\n")
+    assert "Rolled back: v0003 is active." in models("rollback")[2]
+
+
+def test_an_unknown_version_is_an_error_that_lists_the_known_ones(models: Shell, store: ModelStore) -> None:
+    for words in (("activate", "../x"), ("show", "v0009"), ("verify", "v0009")):
+        status, out, err = models(*words)
+        assert (status, out) == (1, "")
+        assert "there are: v0001, v0002, v0003" in err
+    assert store.active() == "v0003"
+
+
+def test_verify_passes_what_is_whole_and_names_what_is_not(models: Shell, store: ModelStore) -> None:
+    assert models.json("verify") == {"verified": ["v0001", "v0002", "v0003"]}
+    assert models.json("verify", "v0002") == {"verified": ["v0002"]}
+    path = store.root / "v0002" / "form.alpha.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    for words in (("verify",), ("verify", "v0002")):
+        status, _, err = models(*words)
+        assert status == 1
+        assert "form.alpha.npy: checksum" in err
+    assert models.json("verify", "v0003") == {"verified": ["v0003"]}
+
+
+def test_prune_removes_old_versions(models: Shell, store: ModelStore) -> None:
+    assert models.json("prune", "--keep", "1") == {"removed": ["v0001"]}
+    assert store.versions() == ["v0002", "v0003"]
+    assert "Removed: nothing." in models("prune")[2]
+
+
+def test_a_negative_number_to_keep_is_wrong_usage(models: Shell, store: ModelStore) -> None:
+    assert models("prune", "--keep", "-1")[0] == 2
+    assert len(store.versions()) == 3
