@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import wait
+
+import pytest
+
+from service.errors import StateError, StateVersionError
+from service.state import open_state
+from service.state.sqlite import SCHEMA_VERSION, SqliteState
+from tests.service.state.contract import StateContract, interaction
+
+
+class TestSqliteState(StateContract):
+    def make(self, directory):
+        return SqliteState(directory / "state.sqlite3")
+
+
+def test_everything_is_there_after_opening_again(tmp_path):
+    state = open_state(f"sqlite:///{tmp_path}/deep/state.sqlite3")
+    state.append([interaction(event_id="a")])
+    name = state.state_id
+    state.close()
+    again = open_state(f"sqlite:///{tmp_path}/deep/state.sqlite3")
+    assert again.state_id == name
+    assert again.append([interaction(event_id="a")]).duplicates == 1
+    again.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from service.state.port import Interaction
+from service.state.sqlite import SqliteState
+from concurrent.futures import wait
+state = SqliteState(Path(sys.argv[1]))
+n = 0
+while True:
+    futures = [state.submit([Interaction("u", str(n + i), 0.0, "t", f"e{n + i}")]) for i in range(8)]
+    n += 8
+    wait(futures)
+    print(n, flush=True)
+"""
+
+
+def test_a_process_killed_while_writing_loses_nothing_that_was_acknowledged(tmp_path):
+    path = tmp_path / "state.sqlite3"
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    acknowledged = 0
+    while acknowledged < 200:
+        acknowledged = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    rest = process.stdout.read().split()
+    process.stdout.close()
+    process.wait()
+    acknowledged = int(rest[-1]) if rest else acknowledged
+    state = SqliteState(path)
+    found = state.read(0, 1_000_000)
+    assert len(found) >= acknowledged
+    assert [it.sequence for it in found] == list(range(1, len(found) + 1))
+    assert {f"e{n}" for n in range(acknowledged)} <= {it.event_id for it in found}
+    state.close()
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    path = tmp_path / "state.sqlite3"
+    SqliteState(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StateVersionError, match="update kdiffe"):
+        SqliteState(path)
+
+
+def test_what_is_no_state_is_refused(tmp_path):
+    path = tmp_path / "state.sqlite3"
+    path.write_bytes(b"not a database, but long enough to look at" * 100)
+    with pytest.raises(StateError, match="can't be opened"):
+        SqliteState(path)
+
+
+def test_a_batch_that_can_not_be_written_does_not_spoil_the_others(tmp_path):
+    state = SqliteState(tmp_path / "state.sqlite3")
+    futures = [state.submit([interaction("ok", str(n))]) for n in range(5)]
+    futures.insert(2, state.submit([interaction("ok"), interaction("half a pair: \ud800")]))
+    wait(futures)
+    with pytest.raises(StateError, match="can't be written"):
+        futures[2].result()
+    assert all(future.result().accepted == 1 for n, future in enumerate(futures) if n != 2)
+    assert state.last_sequence() == 5
+    state.close()
+
+
+def test_a_closed_state_refuses_writes(tmp_path):
+    state = SqliteState(tmp_path / "state.sqlite3")
+    state.close()
+    state.close()
+    with pytest.raises(StateError, match="closed"):
+        state.append([interaction()])
+
+
+def test_it_is_durable_by_its_settings(tmp_path):
+    state = SqliteState(tmp_path / "state.sqlite3")
+    assert state._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert state._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    state.close()
+
+
+def test_other_urls_are_refused():
+    with pytest.raises(StateError, match="sqlite"):
+        open_state("redis://localhost")

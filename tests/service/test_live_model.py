@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model_store.propagation import propagate_rows
+from model_store.serving_form import score_rows
+from service.live_model import warm_up
+from service.recommender import recommend
+from tests.service.worlds import Dense, apply_all, dense_scores, edges_of, live_model, logged, random_pairs
+from tests.support.artifacts import World
+
+
+def test_before_any_interaction_a_refresh_gives_the_artifacts_own_bits(tmp_path):
+    model = live_model(tmp_path)
+    before = model.readout
+    assert model.refresh()
+    after = model.readout
+    assert after is not before
+    assert (after.neighbor_embeddings == before.neighbor_embeddings).all()
+    assert (after.item_embeddings == before.item_embeddings).all()
+
+
+def test_a_users_vector_is_its_row_of_the_artifact(tmp_path):
+    model = live_model(tmp_path)
+    for row in range(0, 30, 7):
+        view = model.user(f"u{row}")
+        assert view is not None
+        assert (view.vector == model.artifact.array("user_embeddings")[row]).all()
+
+
+@pytest.mark.parametrize("world", [World(), World(self_loops=True, n_layers=1), World(n_layers=3, with_constant=False)])
+def test_after_a_refresh_everything_is_as_the_formula_says(tmp_path, world):
+    model = live_model(tmp_path, world, refresh_every=25)
+    pairs = random_pairs(np.random.default_rng(3), 25)
+    apply_all(model, pairs)
+    assert model.readout.refreshed_at == 25
+    dense = Dense.of(model.artifact, pairs)
+    assert model.items.to_array().tolist() == dense.item_ids
+    np.testing.assert_allclose(
+        model.readout.item_embeddings, dense.embeddings[len(dense.user_ids) :], rtol=1e-4, atol=1e-5
+    )
+    for row, user in enumerate(dense.user_ids):
+        view = model.user(user)
+        assert view is not None
+        np.testing.assert_allclose(view.vector, dense.embeddings[row], rtol=1e-4, atol=1e-5)
+
+
+def test_between_refreshes_a_users_row_is_exact_against_the_readout_in_force(tmp_path):
+    model = live_model(tmp_path, refresh_every=20)
+    pairs = random_pairs(np.random.default_rng(4), 33)
+    apply_all(model, pairs)
+    assert (model.sequence, model.readout.refreshed_at) == (33, 20)
+    for user in {user for user, _ in pairs}:
+        items, scores = dense_scores(model.artifact, pairs[:20], pairs, user)
+        view = model.user(user)
+        assert view is not None
+        direct, _ = model.table.accumulate(view.seen, len(items))
+        rows = np.arange(len(items), dtype=np.int32)
+        served = score_rows(view.vector, view.readout.item_embeddings, rows, direct)
+        np.testing.assert_allclose(served, scores, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 30))
+def test_batches_and_settling_leave_no_trace(tmp_path, seed, batch, count):
+    pairs = random_pairs(np.random.default_rng(seed), count)
+    one = live_model(tmp_path, refresh_every=8)
+    other = live_model(tmp_path, refresh_every=8)
+    apply_all(one, pairs, batch=batch)
+    for event in logged(pairs):
+        other.apply([event])
+        if other.refresh_due:
+            other.refresh()
+        other.settle()
+    assert one.digest() == other.digest()
+    assert (one.readout.neighbor_embeddings == other.readout.neighbor_embeddings).all()
+    assert (one.readout.item_embeddings == other.readout.item_embeddings).all()
+    for user, _ in pairs:
+        assert recommend(one, user, 5)["items"] == recommend(other, user, 5)["items"]
+
+
+def test_the_graph_holds_every_pair_once(tmp_path):
+    model = live_model(tmp_path, refresh_every=5)
+    pairs = [*random_pairs(np.random.default_rng(5), 17), ("new", "newer"), ("new", "newer")]
+    apply_all(model, pairs)
+    assert model.edges() == edges_of(model.artifact, pairs)
+    view = model.user("new")
+    assert view is not None
+    assert len(view.seen) == 1
+
+
+def test_a_gap_in_the_log_is_refused(tmp_path):
+    model = live_model(tmp_path)
+    with pytest.raises(ValueError, match="go on at 1"):
+        model.apply(logged([("u1", "i1")], first=2))
+
+
+def test_a_refresh_that_is_told_to_stop_leaves_the_readout_and_can_be_repeated(tmp_path):
+    model = live_model(tmp_path, refresh_every=3)
+    model.apply(logged(random_pairs(np.random.default_rng(6), 3)))
+    before = model.readout
+    assert not model.refresh(lambda: True)
+    assert model.readout is before
+    assert model.refresh_due
+    assert model.refresh()
+    assert not model.refresh_due
+
+
+def test_popular_items_come_by_degree_then_by_row(tmp_path):
+    model = live_model(tmp_path)
+    apply_all(model, [("x1", "i30"), ("x2", "i30"), ("x1", "fresh")])
+    counts: dict[str, int] = dict.fromkeys(model.items.to_array().tolist(), 0)
+    for _, item in model.edges():
+        counts[item] += 1
+    order = sorted(counts, key=lambda item: (-counts[item], model.items.require(item)))
+    rows, degrees = model.popular(len(counts))
+    assert [model.items.id_of(row) for row in rows.tolist()] == order
+    assert degrees.tolist() == [counts[item] for item in order]
+
+
+def test_after_warm_up_nothing_is_compiled_by_requests_interactions_or_refreshes(tmp_path):
+    warm_up()
+    kernels = (propagate_rows, score_rows)
+    before = [len(kernel.signatures) for kernel in kernels]
+    model = live_model(tmp_path, refresh_every=5)
+    apply_all(model, random_pairs(np.random.default_rng(8), 12))
+    recommend(model, "u1", 5)
+    assert [len(kernel.signatures) for kernel in kernels] == before
