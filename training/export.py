@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -30,6 +30,14 @@ def serving_form(trained: Trained, n_users: int) -> ServingForm:
     settings = trained.settings.model
     alpha = np.repeat(trained.alpha[:, None], trained.base.shape[1], axis=1)
     return ServingForm(trained.base, None, alpha, settings.similarity_weight, settings.self_loops, n_users)
+
+
+def kernel_embeddings(trained: Trained, n_users: int) -> NDArray[np.float32]:
+    """Z as the service has it, (I + J, d)."""
+    form = serving_form(trained, n_users)
+    adjacency = trained.state.snapshot()
+    nodes = np.arange(adjacency.n_nodes, dtype=np.int32)
+    return form.embeddings(nodes, adjacency, form.neighbor_embeddings(adjacency))
 
 
 def artifact_arrays(trained: Trained, data: DataSet, held_out: Interactions) -> dict[str, NDArray[Any]]:
@@ -121,14 +129,9 @@ def publish(
     )
 
     def write(directory: Path, version: str) -> None:
-        write_artifact(directory, _named(manifest, version), arrays)
+        write_artifact(directory, replace(manifest, version=version), arrays)
 
     return store.publish(write, activate=activate)
-
-
-def _named(manifest: Manifest, version: str) -> Manifest:
-    fields = {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
-    return Manifest(**{**fields, "version": version})
 
 
 def data_set_of(artifact: Artifact, later: Sequence[tuple[str, str]] = ()) -> DataSet:

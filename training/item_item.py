@@ -72,11 +72,11 @@ def rp3beta_weights(interactions: sparse.csr_array, beta: float, per_row: int) -
         block = sparse.csr_array(to_users[begin : begin + _CHUNK] @ to_items)
         rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
         block.data[block.indices == rows + begin] = 0.0
-        parts.append(_largest(block, per_row))
+        parts.append(largest_entries(block, per_row))
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
-def _largest(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:
+def largest_entries(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:
     """The largest positive entries of each row, equal ones by column; columns ascending."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, rows))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from training.data.split import SplitSettings
+
 
 def setting(default: Any, sentence: str, *, ge: float | None = None, le: float | None = None) -> Any:
     """A dataclass field with its sentence and its bounds."""
@@ -112,6 +114,7 @@ class RunSettings(_Checked):
 class TrainingSettings:
     """Everything that a training run can be told."""
 
+    split: SplitSettings = field(default_factory=SplitSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     walks: WalkingSettings = field(default_factory=WalkingSettings)
     entities: EntitySettings = field(default_factory=EntitySettings)

@@ -18,7 +18,7 @@ from training.commands.options import Config, Device, Json, Overrides, Store, ch
 from training.configuration import override_values, read_settings, settings_from
 from training.data.dataset import DataSet, Interactions
 from training.data.fingerprint import fingerprint
-from training.data.formats import read_data_set
+from training.data.loading import load_data_set
 from training.errors import ConfigurationError, DataError
 from training.export import data_set_of, publish
 from training.plots import plot_training
@@ -82,7 +82,7 @@ def train(
         else:
             assert data is not None  # noqa: S101
             settings = read_settings(config, chosen)
-            job = _train(read_data_set(data), settings, observer, folder, resume, refit)
+            job = _train(load_data_set(data, settings.split), settings, observer, folder, resume, refit)
             facts = {}
         trained, fitted_on, held_out, metrics, extra, data_facts, training_facts = job
         seconds = time.monotonic() - started
@@ -156,7 +156,7 @@ def _retrain(
     folder: Path,
     resume: bool,
 ) -> Job:
-    """Refit a version on its own data and the log's interactions, for the number of epochs that it was selected with."""
+    """Refit a version on its own data and the log's interactions, for as many epochs as it was selected with."""
     artifact = models.open(base)
     later = _read_log(interactions) if interactions is not None else []
     data = data_set_of(artifact, later)
