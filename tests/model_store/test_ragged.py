@@ -86,3 +86,11 @@ def test_the_arrays_handed_in_are_not_written() -> None:
 def test_a_column_is_named() -> None:
     with pytest.raises(KeyError):
         ragged([[(1, 1.0)]]).column("other")
+
+
+def test_a_replaced_row_grows_within_its_own_place_alone() -> None:
+    rows = RaggedRows(np.array([0, 4, 5]), number=np.arange(5, dtype=np.int32))
+    rows.replace(np.array([0, 1], np.int32), np.array([1, 2], np.int32), "number", np.array([7, 8, 9], np.int32))
+    rows.insert(0, 1, number=6)
+    rows.insert(0, 2, number=5)
+    assert [rows.row(r, "number").tolist() for r in range(2)] == [[7, 6, 5], [8, 9]]

@@ -159,7 +159,7 @@ ModelStore(Path(sys.argv[1])).publish(write)
 
 def test_killed_at_any_moment_a_publisher_leaves_only_whole_versions(store: ModelStore) -> None:
     rng = np.random.default_rng(0)
-    for _ in range(4):
+    for _ in range(3):
         process = other_process(
             """
 print("go", flush=True)

@@ -150,3 +150,19 @@ def test_the_restart_threshold_is_the_probability_as_a_32_bit_fraction() -> None
 def test_settings_out_of_range_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         WalkSettings(**{field: value})  # type: ignore[arg-type]
+
+
+def test_a_step_whose_number_equals_the_threshold_moves() -> None:
+    # c is made from the first step's own number, so that its upper half is the threshold, exactly.
+    graph = graph_of([("u", "i")], ["u"], ["i"])
+    number = reference.mix((reference.stream(int(graph.keys[0]), 0, 0) + reference.GOLDEN) % 2**64)
+    for c, size in (((number >> 32) / 2**32, 2), (((number >> 32) + 1) / 2**32, 1)):
+        sizes, _ = visited_sets(
+            np.zeros(1, np.int32),
+            graph.indptr[:-1],
+            graph.degrees,
+            graph.neighbors,
+            graph.keys,
+            WalkSettings(1, 1, c, 0),
+        )
+        assert sizes.tolist() == [size]
