@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from training.errors import CheckpointError
@@ -34,6 +32,8 @@ class Checkpoint:
 
     def write(self, folder: Path) -> None:
         """Write the checkpoint, replacing the one before it whole."""
+        from safetensors.torch import save_file
+
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / f".{FILE_NAME}.new"
         header = {"identity": self.identity, "progress": json.dumps(self.progress)}
@@ -49,6 +49,8 @@ class Checkpoint:
         Raises:
             CheckpointError: it can't be read, or it is of another fit.
         """
+        from safetensors import SafetensorError, safe_open
+
         path = folder / FILE_NAME
         if not path.is_file():
             return None

@@ -18,7 +18,7 @@ from training.item_item import item_item_table
 from training.models.ease import ease
 from training.models.itemknn import itemknn
 from training.models.popularity import popularity
-from training.progress import Observer
+from training.observer import Observer
 from training.settings import (
     EntitySettings,
     ItemItemSettings,

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from training.checkpoint import Checkpoint
 from training.models.kdiffe import KDiffE
-from training.progress import Observer
+from training.observer import Observer
 from training.sampling import Sampler
-from training.settings import TrainingSettings
+from training.settings import OptimiserSettings, TrainingSettings
 
 SELECTED_BY = "ndcg@20"
 
@@ -95,6 +95,11 @@ def fit(
     return loop.finish()
 
 
+def batch_size(settings: OptimiserSettings, n_samples: int) -> int:
+    """Interactions in a batch: `batch_size`, or fewer where an epoch would have less than `min_batches` batches."""
+    return max(1, min(settings.batch_size, -(-n_samples // settings.min_batches)))
+
+
 class _Loop:
     """The state of a fit between two epochs."""
 
@@ -149,7 +154,7 @@ class _Loop:
             torch.from_numpy(array).to(self.device) for array in (samples.users, samples.positives, samples.negatives)
         )
         total = torch.zeros((), device=self.device)
-        size = self.settings.optimiser.batch_size
+        size = batch_size(self.settings.optimiser, len(self.sampler))
         n_batches = 0
         for begin in range(0, len(users), size):
             batch = slice(begin, begin + size)

@@ -1,4 +1,4 @@
-"""Progress of long work: bars on standard error, a file that a job's owner reads, or nothing."""
+"""Observers of long work: bars on standard error, and a file that a job's owner reads."""
 
 from __future__ import annotations
 
@@ -7,36 +7,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-
-class Observer(Protocol):
-    """What long work tells about itself."""
-
-    def phase(self, name: str, total: int, share: float) -> None:
-        """A phase of `total` steps begins; it is about `share` of the whole work."""
-
-    def advance(self, steps: int = 1, figures: Mapping[str, float] | None = None) -> None:
-        """Some steps of the phase are done; `figures` are what is worth showing now."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should read."""
-
-
-class Silence:
-    """An observer that says nothing."""
-
-    def phase(self, name: str, total: int, share: float) -> None:
-        """Nothing."""
-
-    def advance(self, steps: int = 1, figures: Mapping[str, float] | None = None) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
+from training.observer import Observer
 
 
 class Bars:

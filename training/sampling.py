@@ -58,6 +58,9 @@ class Sampler:
         # A user of every item has no negative: such a user teaches nothing about order.
         self._full = np.flatnonzero(per_user >= n_items)
 
+    def __len__(self) -> int:
+        return len(self._users)
+
     def epoch(self, epoch: int) -> Samples:
         """The samples of an epoch: a pure function of (seed, epoch)."""
         rng = np.random.default_rng((self._seed, epoch))

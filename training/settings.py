@@ -81,7 +81,8 @@ class OptimiserSettings(_Checked):
     """How it is minimised: Adam."""
 
     learning_rate: float = setting(1e-3, "Adam's learning rate.", ge=1e-8)
-    batch_size: int = setting(2048, "Interactions in a batch.", ge=1)
+    batch_size: int = setting(2048, "Most interactions in a batch.", ge=1)
+    min_batches: int = setting(30, "Batches an epoch has at least: on a small set batches are smaller.", ge=1)
     max_epochs: int = setting(400, "Most epochs.", ge=1)
     patience: int = setting(15, "Evaluations without a better validation NDCG@20 before training stops.", ge=1)
     evaluate_every: int = setting(2, "Epochs between evaluations.", ge=1)

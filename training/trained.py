@@ -21,12 +21,12 @@ from training.data.codebook import entities_from_features, merge
 from training.data.dataset import DataSet, Interactions, KnowledgeGraph
 from training.errors import ConfigurationError
 from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix
-from training.fitting import SELECTED_BY, Fit, fit
+from training.fitting import SELECTED_BY, Fit, batch_size, fit
 from training.item_item import item_item_weights
 from training.models.graph import Laplacian, attention_state
 from training.models.kdiffe import KDiffE
 from training.nn.aggregation import Triplets
-from training.progress import Observer
+from training.observer import Observer
 from training.sampling import Sampler
 from training.settings import TrainingSettings
 
@@ -195,7 +195,7 @@ def train_kdiffe(
             data.n_items,
             settings.loss.n_negatives,
             run.seed,
-            settings.optimiser.batch_size if settings.loss.kind == "softmax" else None,
+            batch_size(settings.optimiser, len(data.train)) if settings.loss.kind == "softmax" else None,
         ),
         settings,
         observer,

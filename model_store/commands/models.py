@@ -10,11 +10,12 @@ import typer
 from rich.table import Table
 
 from model_store.command import console, write_json
+from model_store.errors import ArtifactError
 from model_store.store import DEFAULT_ROOT, ModelStore
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The versions of a model store.")
 
-Store = Annotated[Path, typer.Option("--store", help="Directory of the model store.")]
+Store = Annotated[Path, typer.Option("--store", envvar="KDIFFE_STORE", help="Directory of the model store.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Version = Annotated[str, typer.Argument(help="A version, as `kdiffe models list` names it.")]
 
@@ -24,9 +25,13 @@ def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
     """List the versions, the oldest first."""
     models = ModelStore(store)
     active = models.active()
-    rows = []
+    rows: list[dict[str, object]] = []
     for version in models.versions():
-        manifest = models.open(version).manifest
+        try:
+            manifest = models.open(version).manifest
+        except ArtifactError as error:  # the others are still to be listed
+            rows.append({"version": version, "active": version == active, "error": f"{type(error).__name__}: {error}"})
+            continue
         rows.append(
             {
                 "version": version,
@@ -44,11 +49,16 @@ def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
         return
     table = Table("version", "", "model", "created", "users", "items", "sequence", "validation NDCG@20")
     for row in rows:
-        valid = row["metrics"].get("valid", {}) if isinstance(row["metrics"], dict) else {}
+        state = "active" if row["active"] else ""
+        if "error" in row:
+            table.add_row(str(row["version"]), state, str(row["error"]))
+            continue
+        metrics = row["metrics"]
+        valid = metrics.get("valid", {}) if isinstance(metrics, dict) else {}
         ndcg = valid.get("ndcg@20")
         table.add_row(
             str(row["version"]),
-            "active" if row["active"] else "",
+            state,
             str(row["model"]),
             str(row["created_at"]),
             str(row["users"]),

@@ -10,7 +10,7 @@ import typer
 from training.errors import ConfigurationError
 
 Data = Annotated[Path, typer.Option("--data", help="Directory (or file) of the data set.")]
-Store = Annotated[Path, typer.Option("--store", help="Directory of the model store.")]
+Store = Annotated[Path, typer.Option("--store", envvar="KDIFFE_STORE", help="Directory of the model store.")]
 Config = Annotated[
     str | None, typer.Option("--config", help="TOML file with settings, or the name of a shipped configuration.")
 ]

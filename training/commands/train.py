@@ -21,8 +21,9 @@ from training.data.fingerprint import fingerprint
 from training.data.loading import load_data_set
 from training.errors import ConfigurationError, DataError
 from training.export import data_set_of, publish
+from training.observer import Observer
 from training.plots import plot_training
-from training.progress import Bars, Everyone, Observer, ProgressFile
+from training.progress import Bars, Everyone, ProgressFile
 from training.settings import TrainingSettings
 from training.trained import Trained, train_kdiffe, with_everything
 

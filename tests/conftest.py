@@ -1,0 +1,17 @@
+"""Marks: what a test needs, and why it is skipped where that is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="slow: run by `make test-all`")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
