@@ -62,6 +62,17 @@ def test_list_of_an_empty_store_says_so_and_makes_nothing(tmp_path: Path, capsys
     assert not (tmp_path / "none").exists()
 
 
+def test_list_shows_a_damaged_version_as_such_and_the_others_as_ever(models: Shell, store: ModelStore) -> None:
+    (store.root / "v0002" / "manifest.json").write_text("{")
+    listed = models.json("list")
+    assert [row["version"] for row in listed["versions"]] == ["v0001", "v0002", "v0003"]
+    assert listed["versions"][1]["error"].startswith("DamagedArtifactError: ")
+    assert "error" not in listed["versions"][0]
+    status, _, err = models("list")
+    assert status == 0
+    assert "Damaged" in err
+
+
 def test_show_prints_the_manifest_of_the_active_or_of_the_named_version(models: Shell, store: ModelStore) -> None:
     for words, version in (((), "v0003"), (("v0001",), "v0001")):
         status, out, _ = models("show", *words)
