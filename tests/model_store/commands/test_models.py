@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,19 @@ from model_store.store import ModelStore
 from tests.model_store.test_store import small
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    """A store with three versions, the third active."""
-    store = ModelStore(tmp_path / "models")
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three versions, the third active; written (and flushed to disk) once."""
+    root = tmp_path_factory.mktemp("published")
     for _ in range(3):
-        store.publish(small())
-    return store
+        ModelStore(root).publish(small())
+    return root
+
+
+@pytest.fixture
+def store(published: Path, tmp_path: Path) -> ModelStore:
+    """A copy of them to change."""
+    return ModelStore(Path(shutil.copytree(published, tmp_path / "models")))
 
 
 class Shell:
