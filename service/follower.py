@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from service.errors import NotReadyError
+from service.errors import NotReadyError, StateError
 from service.live_model import LiveModel
 from service.state.port import StateStore
 
@@ -25,22 +25,27 @@ def never() -> bool:
     return False
 
 
-def replay(model: LiveModel, state: StateStore, stop: Callable[[], bool] = never) -> None:
-    """Bring a model that nobody reads yet to the log's end.
+def replay(model: LiveModel, state: StateStore, target: int, stop: Callable[[], bool] = never) -> None:
+    """Bring a model that nobody reads yet to a sequence number of the log.
 
     A refresh depends on the log up to it alone, so only the last one that is due is made: the same bits as if every
     refresh on the way had been.
+
+    Args:
+        model: the live model.
+        state: the log.
+        target: at most the log's last sequence number.
+        stop: asked between the steps; gives up where it is true.
     """
-    while (target := state.last_sequence()) > model.sequence and not stop():
-        boundary = target - target % model.refresh_every
-        while model.sequence < target and not stop():
-            end = boundary if model.sequence < boundary else target
-            events = state.read(model.sequence, min(end - model.sequence, REPLAY_BATCH))
-            if not events:
-                break
-            model.apply(events)
-            if model.sequence == boundary:
-                model.refresh(stop)
+    boundary = target - target % model.refresh_every
+    while model.sequence < target and not stop():
+        end = boundary if model.sequence < boundary else target
+        events = state.read(model.sequence, min(end - model.sequence, REPLAY_BATCH))
+        if not events:
+            raise ValueError(f"the log ends at {model.sequence}, before {target}")
+        model.apply(events)
+        if model.sequence == boundary:
+            model.refresh(stop)
 
 
 class Follower:
@@ -71,8 +76,23 @@ class Follower:
 
     @property
     def failure(self) -> Exception | None:
-        """Why the follower no longer follows, None while it does."""
+        """Why the follower does not follow, None while it does."""
         return self._failure
+
+    def check(self) -> None:
+        """Refuse to go on where the follower does not follow.
+
+        Raises:
+            NotReadyError: it has failed for good.
+            StateError: the log can't be read at the moment.
+        """
+        if isinstance(self._failure, StateError):
+            raise self._failure
+        if self._failure is not None:
+            raise NotReadyError(
+                f"The model no longer follows the interaction log ({self._failure!r}): restart the service. "
+                "Interactions that were acknowledged are safe."
+            )
 
     @property
     def running(self) -> bool:
@@ -108,16 +128,15 @@ class Follower:
         with self._waiting_lock:
             if self.applied >= sequence or self._stop.is_set():
                 return
-            if self._failure is None:
-                self._waiting.append((sequence, loop, future))
-        self._check()
+            self.check()
+            self._waiting.append((sequence, loop, future))
         try:
             await future
         finally:
             with self._waiting_lock:
                 self._waiting = [entry for entry in self._waiting if entry[2] is not future]
         if self.applied < sequence:
-            self._check()
+            self.check()
 
     def idle(self) -> bool:
         """Whether all of the log is applied, settled and refreshed."""
@@ -136,17 +155,19 @@ class Follower:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise NotReadyError(
-                f"The model no longer follows the interaction log ({self._failure!r}): restart the service. "
-                "Interactions that were acknowledged are safe."
-            )
-
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self._step()
+                try:
+                    self._step()
+                    self._failure = None
+                except StateError as error:
+                    # Nothing was applied: tell, and try again until the state can be read.
+                    if self._failure is None:
+                        log.error("the log can't be read", version=self.model.version, error=str(error))
+                    self._failure = error
+                    self._release(everyone=True)
+                    self._stop.wait(self._poll)
         except Exception as error:  # whatever it is, it must not be silent: readiness and writes fail from here on
             self._failure = error
             log.exception("follower failed", version=self.model.version, sequence=self.model.sequence)

@@ -166,8 +166,8 @@ class Jobs:
             job = self._train(job, directory)
             job = self._update(job, progress=1.0, phase="swap")
             self._put_in_force(str(job.version))
-            job = self._update(job, state="succeeded", phase="done", finished_at=time.time())
             shutil.rmtree(directory, ignore_errors=True)
+            job = self._update(job, state="succeeded", phase="done", finished_at=time.time())
             logger.info("job succeeded", version=job.version)
         except Exception as error:  # a job's failure is the job's, not the service's
             message = STOPPED if self._stop.is_set() else str(error)

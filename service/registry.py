@@ -20,6 +20,9 @@ from service.state.port import StateStore
 
 # Seconds until a version that could not be loaded is tried again.
 RETRY = 30.0
+# A loading version catches up until so few interactions are missing, in so many passes at most.
+CLOSE = 100
+PASSES = 10
 
 log = structlog.get_logger(__name__)
 
@@ -219,13 +222,8 @@ class Registry:
         if follower is None:
             return
         self._swap(follower)
-        log.info(
-            "serving",
-            version=active,
-            sequence=follower.applied,
-            digest_of_arrays=follower.model.artifact.manifest.arrays["item_embeddings"].sha256[:12],
-            seconds=round(time.monotonic() - began, 3),
-        )
+        seconds = round(time.monotonic() - began, 3)
+        log.info("serving", version=active, sequence=follower.applied, seconds=seconds)
         if self._on_swap is not None:
             self._on_swap(follower.model)
 
@@ -243,7 +241,12 @@ class Registry:
                 "set back. Restore it, or activate a version from before."
             )
         model = LiveModel(artifact, self._build_index, start=start, refresh_every=self._refresh_every)
-        replay(model, self._state, self._stop.is_set)
+        # Interactions go on arriving: come close, the last ones follow at the swap.
+        for _ in range(PASSES):
+            if last - model.sequence <= CLOSE:
+                break
+            replay(model, self._state, last, self._stop.is_set)
+            last = self._state.last_sequence()
         return None if self._stop.is_set() else Follower(model, self._state, poll_interval=self._poll)
 
     def _swap(self, follower: Follower) -> None:
@@ -255,8 +258,7 @@ class Registry:
         if old is not None:
             old.stop()
         try:
-            while follower.applied < (0 if old is None else old.applied):
-                replay(follower.model, self._state)
+            replay(follower.model, self._state, self._state.last_sequence() if old is None else old.applied)
             follower.start()
         except BaseException:
             if old is not None and old.failure is None:

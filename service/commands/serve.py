@@ -66,13 +66,7 @@ def serve(
 ) -> None:
     """Serve recommendations over HTTP. The admin key is read from KDIFFE_ADMIN_KEY."""
     limit_threads()
-    import uvicorn
-
-    from service.http.app import create_app
-    from service.index import index_builder
     from service.settings import read_settings
-    from service.state import open_state
-    from service.telemetry import configure_logging
 
     settings = read_settings(
         store=store,
@@ -84,6 +78,13 @@ def serve(
         index=index,
         log_level=log_level,
     )
+    import uvicorn
+
+    from service.http.app import create_app
+    from service.index import index_builder
+    from service.state import open_state
+    from service.telemetry import configure_logging
+
     configure_logging(settings.log_level)
     # What can't work is told before anything listens.
     index_builder(settings.index)

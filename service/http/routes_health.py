@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.errors import ErrorCode, NotReadyError
+from service.errors import ErrorCode
 from service.http import schemas
 from service.http.answers import errors_of, json_answer
 from service.http.context import context_of
@@ -31,9 +31,7 @@ async def ready(request: Request) -> Response:
     context = context_of(request)
     registry = context.registry
     model = registry.model
-    failure = registry.failure
-    if failure is not None:
-        raise NotReadyError(f"The model no longer follows the interaction log ({failure!r}): restart the service.")
+    registry.follower.check()
     context.state.last_sequence()  # raises where the state can't be read
     problem = registry.problem
     return json_answer(

@@ -109,11 +109,11 @@ def _check_writable(context: Context) -> None:
 
     Raises:
         NotReadyError: no model is served, it no longer follows the log, or it lags too far behind.
+        StateError: the log can't be read.
     """
     registry = context.registry
     follower = registry.follower
-    if registry.failure is not None:
-        raise NotReadyError("The model no longer follows the interaction log: restart the service.")
+    follower.check()
     lag = context.state.last_sequence() - follower.applied
     if lag > context.settings.max_lag:
         raise NotReadyError(f"{lag} interactions wait to be applied: send again in a moment.")

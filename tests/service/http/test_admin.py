@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service.http.app import create_app
+from service.jobs import train_command
+from service.settings import Settings
+from tests.service.client import Client
+from tests.support.artifacts import publish_world
+
+KEY = "correct-horse-battery-staple"
+TRAINER = Path(__file__).parents[1] / "trainer.py"
+ADMIN = (("POST", "/admin/retrain"), ("GET", "/admin/jobs"), ("GET", "/admin/jobs/x"), ("GET", "/admin/models"))
+
+
+def trainer(order):
+    return [sys.executable, str(TRAINER), *train_command(order)[4:], "--mode", "fit"]
+
+
+def test_retraining_swaps_the_new_version_in(tmp_path):
+    publish_world(tmp_path)
+    settings = Settings(store=tmp_path, version_interval=0.02)
+    with Client(create_app(settings, train_command=trainer)) as client:
+        client.post("/interactions", json={"user_id": "u1", "item_id": "fresh"})
+        answer = client.post("/admin/retrain")
+        assert answer.status_code == 202
+        job_id = answer.json()["job_id"]
+        second = client.post("/admin/retrain")
+        assert (second.status_code, second.json()["error"]["code"]) == (409, "job_running")
+        assert job_id in second.json()["error"]["message"]
+        deadline = time.monotonic() + 30
+        while (job := client.get(f"/admin/jobs/{job_id}").json())["state"] in {"queued", "running"}:
+            assert time.monotonic() < deadline
+            assert 0 <= job["progress"] <= 1
+            time.sleep(0.02)
+        assert (job["state"], job["version"], job["progress"]) == ("succeeded", "v0002", 1.0)
+        assert client.get("/recommend/u1").json()["model_version"] == "v0002"
+        assert [item["job_id"] for item in client.get("/admin/jobs").json()["jobs"]] == [job_id]
+        assert client.get("/admin/models").json() == {
+            "models": [
+                {"version": "v0001", "active": False, "serving": False},
+                {"version": "v0002", "active": True, "serving": True},
+            ],
+            "problem": None,
+        }
+
+
+def test_with_a_key_admin_requests_need_it(tmp_path):
+    publish_world(tmp_path)
+    with Client(create_app(Settings(store=tmp_path, admin_key=KEY))) as client:
+        for method, path in ADMIN:
+            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}):
+                answer = client.request(method, path, headers=headers)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert KEY not in answer.text
+        allowed = {"Authorization": f"Bearer {KEY}"}
+        assert client.get("/admin/jobs", headers=allowed).status_code == 200
+        unknown = client.get("/admin/jobs/x", headers=allowed)
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_job")
+        assert client.get("/recommend/u1").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "127.0.0.1@evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "["}, 403),
+    ],
+)
+def test_without_a_key_only_this_machine_may_call(tmp_path, headers, status):
+    with Client(create_app(Settings(store=tmp_path)), ready=False) as client:
+        answer = client.get("/admin/jobs", headers=headers)
+        assert answer.status_code == status
+        if status == 403:
+            assert answer.json()["error"]["code"] == "forbidden"
+
+
+def test_without_a_served_version_nothing_can_be_retrained(tmp_path):
+    with Client(create_app(Settings(store=tmp_path), train_command=trainer), ready=False) as client:
+        client.registry.wait_ready(20)
+        for method, path in (("POST", "/admin/retrain"), ("GET", "/recommend/u1"), ("GET", "/health/ready")):
+            answer = client.request(method, path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+            assert "kdiffe train" in answer.json()["error"]["message"]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from service import recommender
+from service.http.app import create_app
+from service.settings import Settings
+from tests.service.client import Client
+from tests.support.artifacts import publish_world
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    root = tmp_path_factory.mktemp("store")
+    publish_world(root)
+    with Client(create_app(Settings(store=root))) as client:
+        yield client
+
+
+def test_a_sane_request_id_is_kept_and_another_is_replaced(client):
+    assert client.get("/popular", headers={"X-Request-ID": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
+    for odd in ("", "x" * 65, 'a"b', "a b"):
+        made = client.get("/popular", headers={"X-Request-ID": odd}).headers["x-request-id"]
+        assert made != odd
+        assert len(made) == 16
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nope", 404, "not_found"),
+        ("POST", "/recommend/u1", 405, "method_not_allowed"),
+        ("DELETE", "/interactions", 405, "method_not_allowed"),
+        ("GET", "/recommend/u1?k=x", 422, "invalid_request"),
+        ("GET", "/explain/zz/i1", 404, "unknown_user"),
+    ],
+)
+def test_every_error_has_the_same_shape(client, method, path, status, code):
+    answer = client.request(method, path, headers={"X-Request-ID": "mine"})
+    assert answer.status_code == status
+    assert answer.json().keys() == {"error"}
+    assert answer.json()["error"].keys() == {"code", "message", "request_id"}
+    assert (answer.json()["error"]["code"], answer.json()["error"]["request_id"]) == (code, "mine")
+
+
+def test_a_broken_inside_shows_nothing_of_itself(client, monkeypatch):
+    def broken(*_args):
+        raise ZeroDivisionError("the secret of the inside")
+
+    monkeypatch.setattr(recommender, "popular", broken)
+    answer = client.get("/popular")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    assert answer.json()["error"]["request_id"] in answer.json()["error"]["message"]
+
+
+def test_requests_are_counted_by_route_not_by_path(client):
+    client.get("/recommend/somebody-private")
+    client.get("/also-private")
+    text = client.get("/metrics").text
+    assert 'route="/recommend/{user_id:path}"' in text or 'route="/recommend/{user_id}"' in text
+    assert 'route="unmatched",status="404"' in text
+    assert "private" not in text
+    assert client.get("/metrics").headers["content-type"].startswith("text/plain")

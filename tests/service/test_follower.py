@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from service.errors import NotReadyError
+from service.follower import Follower, replay
+from service.recommender import explain, recommend
+from service.state.memory import MemoryState
+from tests.service.worlds import apply_all, interactions, live_model, random_pairs
+
+
+class BrokenState(MemoryState):
+    """A log that can't be read any more after some interactions."""
+
+    def read(self, after, limit):
+        if after >= 3:
+            raise OSError("the disk is gone")
+        return super().read(after, limit)
+
+
+def test_the_log_is_applied_settled_and_refreshed(tmp_path):
+    model, state = live_model(tmp_path, refresh_every=10), MemoryState()
+    follower = Follower(model, state, poll_interval=0.01)
+    follower.start()
+    pairs = random_pairs(np.random.default_rng(1), 37)
+    for begin in range(0, 37, 5):
+        state.append(interactions(pairs[begin : begin + 5]))
+        follower.wake()
+    assert follower.wait_idle()
+    follower.stop()
+    assert (follower.applied, model.readout.refreshed_at, model.n_stale) == (37, 30, 0)
+    assert not follower.running
+
+
+@pytest.mark.parametrize("count", [0, 7, 20, 37])
+def test_a_restarted_process_holds_the_same_bits_as_one_that_never_stopped(tmp_path, count):
+    pairs = random_pairs(np.random.default_rng(2), count)
+    state = MemoryState()
+    never_stopped = live_model(tmp_path, refresh_every=10)
+    follower = Follower(never_stopped, state, poll_interval=0.01)
+    follower.start()
+    for n, pair in enumerate(pairs):
+        state.append(interactions([pair]))
+        if n % 3 == 0:
+            follower.wake()
+            recommend(never_stopped, pair[0], 5)
+    assert follower.wait_idle()
+    follower.stop()
+
+    restarted = live_model(tmp_path, refresh_every=10)
+    replay(restarted, state, count)
+
+    assert restarted.sequence == never_stopped.sequence == count
+    assert restarted.readout.refreshed_at == never_stopped.readout.refreshed_at == count // 10 * 10
+    assert restarted.digest() == never_stopped.digest()
+    for name in ("neighbor_embeddings", "item_embeddings"):
+        assert getattr(restarted.readout, name).tobytes() == getattr(never_stopped.readout, name).tobytes()
+    for user in sorted({user for user, _ in pairs} | {"u0", "nobody"}):
+        assert recommend(restarted, user, 10) == {**recommend(never_stopped, user, 10), "model_version": "v0002"}
+    for user, item in pairs:
+        assert explain(restarted, user, item) == {**explain(never_stopped, user, item), "model_version": "v0002"}
+
+
+def test_a_replay_makes_the_last_due_refresh_alone(tmp_path):
+    state = MemoryState()
+    pairs = random_pairs(np.random.default_rng(3), 45)
+    state.append(interactions(pairs))
+    model, step_by_step = live_model(tmp_path, refresh_every=10), live_model(tmp_path, refresh_every=10)
+    replay(model, state, 45)
+    apply_all(step_by_step, pairs)
+    assert (model.refreshes, step_by_step.refreshes) == (1, 4)
+    assert model.readout.neighbor_embeddings.tobytes() == step_by_step.readout.neighbor_embeddings.tobytes()
+    assert model.digest() == step_by_step.digest()
+
+
+def test_a_write_can_be_waited_for(tmp_path):
+    model, state = live_model(tmp_path), MemoryState()
+    follower = Follower(model, state, poll_interval=10.0)
+    follower.start()
+
+    async def write() -> None:
+        for n in range(30):
+            sequence = state.append(interactions([("u1", f"n{n}")])).sequence
+            follower.wake()
+            await asyncio.wait_for(follower.wait_for(sequence), 10)
+            view = model.user("u1")
+            assert view is not None
+            assert model.item_row(f"n{n}") in view.seen
+
+    asyncio.run(write())
+    follower.stop()
+
+
+def test_writes_of_others_are_found_without_being_told(tmp_path):
+    model, state = live_model(tmp_path), MemoryState()
+    follower = Follower(model, state, poll_interval=0.01)
+    follower.start()
+    state.append(interactions([("u1", "i5")]))
+    asyncio.run(asyncio.wait_for(follower.wait_for(1), 5))
+    follower.stop()
+
+
+def test_a_failure_is_told_to_those_who_wait_and_to_those_who_come_later(tmp_path):
+    model, state = live_model(tmp_path), BrokenState()
+    follower = Follower(model, state, poll_interval=0.01)
+    follower.start()
+    state.append(interactions(random_pairs(np.random.default_rng(4), 3)))
+
+    async def wait() -> None:
+        await asyncio.wait_for(follower.wait_for(9), 5)
+
+    with pytest.raises(NotReadyError, match="the disk is gone"):
+        asyncio.run(wait())
+    with pytest.raises(NotReadyError, match="no longer follows"):
+        asyncio.run(wait())
+    assert isinstance(follower.failure, OSError)
+    follower.stop()
+
+
+def test_who_waits_is_released_when_the_follower_stops(tmp_path):
+    follower = Follower(live_model(tmp_path), MemoryState())
+    follower.start()
+
+    async def wait() -> None:
+        threading.Timer(0.05, follower.stop).start()
+        await asyncio.wait_for(follower.wait_for(5), 5)
+
+    asyncio.run(wait())
+    assert follower.applied == 0
+
+
+def test_a_stopped_follower_can_be_started_again(tmp_path):
+    model, state = live_model(tmp_path, refresh_every=5), MemoryState()
+    follower = Follower(model, state, poll_interval=0.01)
+    follower.start()
+    follower.stop()
+    state.append(interactions(random_pairs(np.random.default_rng(5), 12)))
+    follower.start()
+    assert follower.wait_idle()
+    assert (follower.applied, model.readout.refreshed_at) == (12, 10)
+    follower.stop()

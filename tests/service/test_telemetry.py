@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+import structlog
+
+from model_store.store import ModelStore
+from service.index.exact import ExactIndex
+from service.registry import Registry
+from service.state.memory import MemoryState
+from service.telemetry import Telemetry, configure_logging, without_secrets
+from tests.support.artifacts import publish_world
+
+
+def test_what_is_counted_is_exposed():
+    telemetry = Telemetry()
+    telemetry.request("GET", "/recommend/{user_id}", 200, 0.004)
+    telemetry.recommended([{"item_id": "a", "score": 1.0, "strategy": "model"}] * 3)
+    telemetry.interactions(2, 1)
+    telemetry.job_ended("failed")
+    text = telemetry.exposition().decode()
+    assert 'kdiffe_requests_total{method="GET",route="/recommend/{user_id}",status="200"} 1.0' in text
+    assert 'kdiffe_request_seconds_bucket{le="0.005",route="/recommend/{user_id}"} 1.0' in text
+    assert 'kdiffe_recommended_items_total{strategy="model"} 3.0' in text
+    assert 'kdiffe_interactions_total{outcome="duplicate"} 1.0' in text
+    assert 'kdiffe_jobs_total{state="failed"} 1.0' in text
+
+
+def test_two_services_in_one_process_count_apart():
+    one, other = Telemetry(), Telemetry()
+    one.swapped()
+    assert "kdiffe_model_swaps_total 1.0" in one.exposition().decode()
+    assert "kdiffe_model_swaps_total 0.0" in other.exposition().decode()
+
+
+def test_the_served_models_condition_is_exposed(tmp_path):
+    registry = Registry(ModelStore(tmp_path), MemoryState(), ExactIndex, refresh_every=10, version_interval=0.02)
+    telemetry = Telemetry()
+    telemetry.watch(registry)
+    assert "kdiffe_ready 0.0" in telemetry.exposition().decode()
+    publish_world(tmp_path)
+    registry.start()
+    assert registry.wait_ready(30)
+    text = telemetry.exposition().decode()
+    assert "kdiffe_ready 1.0" in text
+    assert 'kdiffe_model_info{model="kdiffe",version="v0001"} 1.0' in text
+    assert "kdiffe_applied_sequence 0.0" in text
+    assert "kdiffe_stale_nodes 0.0" in text
+    registry.stop()
+
+
+def test_secrets_are_blanked():
+    event = {"event": "x", "Authorization": "Bearer abc", "admin_key": "abc", "user": "u"}
+    assert without_secrets(None, "info", event) == {
+        "event": "x",
+        "Authorization": "***",
+        "admin_key": "***",
+        "user": "u",
+    }
+
+
+@pytest.fixture
+def restored_logging():
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_logs_are_json_lines_also_those_of_other_libraries(restored_logging, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    configure_logging("info")
+    structlog.get_logger("a").info("hello", admin_key="abc", n=1)
+    logging.getLogger("other").warning("from %s", "outside")
+    logging.getLogger("other").debug("not this")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["hello", "from outside"]
+    assert lines[0]["admin_key"] == "***"
+    assert lines[0]["level"] == "info"
+    assert "timestamp" in lines[1]
