@@ -54,7 +54,7 @@ class Sampler:
         self._n_negatives = n_negatives
         self._seed = seed
         self._pairs = np.unique(self._users * n_items + self._items)
-        per_user = np.bincount(self._users, minlength=1)
+        per_user = np.bincount(self._pairs // n_items, minlength=1)
         # A user of every item has no negative: such a user teaches nothing about order.
         self._full = np.flatnonzero(per_user >= n_items)
 

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.training.worlds import interactions
+from training.sampling import Sampler
+
+N_ITEMS = 6
+PAIRS = [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (3, 2), (3, 4), (4, 0)]  # user 0 lacks one item
+
+
+def sampler(seed: int = 0, n_negatives: int = 3) -> Sampler:
+    return Sampler(interactions(PAIRS), N_ITEMS, n_negatives, seed)
+
+
+def test_an_epoch_is_a_pure_function_of_seed_and_number() -> None:
+    one, other = sampler(), sampler()
+    one.epoch(1)
+    for name in ("users", "positives", "negatives"):
+        np.testing.assert_array_equal(getattr(one.epoch(2), name), getattr(other.epoch(2), name))
+
+
+def test_another_epoch_and_another_seed_draw_otherwise() -> None:
+    drawn = [sampler().epoch(1), sampler().epoch(2), sampler(seed=1).epoch(1)]
+    assert len({tuple(samples.negatives.ravel()) for samples in drawn}) == 3
+    assert len({tuple(samples.users) + tuple(samples.positives) for samples in drawn}) == 3
+
+
+def test_every_pair_comes_once_an_epoch() -> None:
+    for epoch in range(1, 5):
+        samples = sampler().epoch(epoch)
+        assert sorted(zip(samples.users.tolist(), samples.positives.tolist(), strict=True)) == sorted(PAIRS)
+
+
+def test_no_negative_is_an_item_of_the_user() -> None:
+    for epoch in range(1, 20):
+        samples = sampler().epoch(epoch)
+        assert samples.negatives.shape == (len(PAIRS), 3)
+        for user, row in zip(samples.users.tolist(), samples.negatives.tolist(), strict=True):
+            assert not {(user, item) for item in row} & set(PAIRS)
+
+
+def test_negatives_are_uniform_over_the_items_that_the_user_lacks() -> None:
+    seen: Counter[int] = Counter()
+    for epoch in range(400):
+        samples = sampler().epoch(epoch)
+        seen.update(samples.negatives[samples.users == 4].ravel().tolist())
+    # 1200 draws over 5 items: a standard deviation is √(1200 · 0.2 · 0.8) ≈ 14.
+    assert sorted(seen) == [1, 2, 3, 4, 5]
+    assert all(abs(count - 240) < 70 for count in seen.values())
+
+
+def test_a_user_of_every_item_teaches_nothing_and_is_left_out() -> None:
+    full = [*PAIRS, (0, 5)]
+    samples = Sampler(interactions(full), N_ITEMS, 2, 0).epoch(1)
+    assert sorted(zip(samples.users.tolist(), samples.positives.tolist(), strict=True)) == sorted(PAIRS[5:])
+
+
+def test_a_pair_that_stands_twice_does_not_make_a_user_one_of_every_item() -> None:
+    twice = [(0, 0), (0, 0), (0, 1), (1, 1)]
+    samples = Sampler(interactions(twice), 3, 2, 0).epoch(1)
+    assert sorted(set(samples.users.tolist())) == [0, 1]
+    assert set(samples.negatives[samples.users == 0].ravel().tolist()) == {2}
+
+
+@pytest.mark.parametrize(("size", "n_batches"), [(4, 3), (9, 1), (100, 1), (1, 9)])
+def test_shared_negatives_are_one_row_a_batch(size: int, n_batches: int) -> None:
+    samples = Sampler(interactions(PAIRS), N_ITEMS, 5, 0, shared_by=size).epoch(1)
+    assert samples.shared
+    assert samples.negatives.shape == (n_batches, 5)
+    assert samples.negatives.min() >= 0
+    assert samples.negatives.max() < N_ITEMS
+    assert sorted(zip(samples.users.tolist(), samples.positives.tolist(), strict=True)) == sorted(PAIRS)
