@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.ranking import top_rows
+
+
+def brute_force(row: list[float], k: int) -> list[int]:
+    kept = [column for column in sorted(range(len(row)), key=lambda c: (-row[c], c)) if row[column] > -np.inf]
+    return (kept + [-1] * k)[:k]
+
+
+@pytest.mark.parametrize("k", [1, 3, 8, 12])
+def test_the_top_k_are_those_of_a_sort_with_ties_by_column(k: int) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 4, (200, 8)).astype(np.float32)  # many ties
+    scores[rng.random(scores.shape) < 0.2] = -np.inf
+    found = top_rows(scores, k)
+    assert found.dtype == np.int32
+    assert found.tolist() == [brute_force(row, k) for row in scores.tolist()]
+
+
+def test_columns_at_minus_infinity_are_never_taken() -> None:
+    scores = np.array([[-np.inf, 1, -np.inf], [-np.inf, -np.inf, -np.inf]], np.float32)
+    assert top_rows(scores, 2).tolist() == [[1, -1], [-1, -1]]
+
+
+def test_a_score_that_is_not_a_number_is_never_taken() -> None:
+    assert top_rows(np.array([[np.nan, 0.0, np.nan]], np.float32), 2).tolist() == [[1, -1]]
+
+
+def test_negative_and_very_large_scores_rank_like_any_other() -> None:
+    assert top_rows(np.array([[-3e38, 3e38, -1.0]], np.float32), 3).tolist() == [[1, 2, 0]]
