@@ -22,7 +22,7 @@ from model_store.graph import InteractionGraph
 from model_store.ids import IdMap
 from model_store.item_item import ItemItemTable
 from model_store.keys import NodeKeys, node_keys
-from model_store.retrieval import rank_of, top_items
+from model_store.retrieval import longest_norm, rank_of, top_items
 from model_store.serving_form import ServingForm
 from model_store.walks import WalkSettings
 from service.index import IndexBuilder
@@ -30,8 +30,12 @@ from service.index.exact import ExactIndex
 from service.index.port import VectorIndex, Vectors
 from service.state.port import LoggedInteraction
 
-# Nodes settled under one hold of the lock (each is walked with its stale neighbors).
+# Nodes settled under one hold of the lock (each is walked with its stale neighbors), to begin with; the number then
+# follows how long the lock was held.
 SETTLE_CHUNK = 16
+MOST_SETTLED = 4096
+# Seconds for which the follower may hold the lock: a reader waits as long.
+SHORT, LONG = 0.002, 0.006
 
 
 class TurnLock:
@@ -84,13 +88,23 @@ class Readout:
         neighbor_embeddings: T, (N, width).
         item_embeddings: (J, width) Z of the items.
         index: the index over `item_embeddings`.
+        longest: the largest |Z_v|, which bounds the index's rounding.
         refreshed_at: sequence number of the log at which it was computed.
     """
 
     neighbor_embeddings: Vectors
     item_embeddings: Vectors
     index: VectorIndex
+    longest: float
     refreshed_at: int
+
+    @classmethod
+    def of(
+        cls, neighbor_embeddings: Vectors, item_embeddings: Vectors, build_index: IndexBuilder, refreshed_at: int
+    ) -> Readout:
+        """A readout with its index."""
+        index = build_index(item_embeddings)
+        return cls(neighbor_embeddings, item_embeddings, index, longest_norm(item_embeddings), refreshed_at)
 
     @property
     def n_items(self) -> int:
@@ -178,15 +192,15 @@ class LiveModel:
         self._node_rows = _GrowingRows(
             np.concatenate([np.arange(n_users, dtype=np.int32), np.arange(n_items, dtype=np.int32)])
         )
-        item_embeddings = np.array(artifact.array("item_embeddings"), np.float32)
-        self._readout = Readout(
+        self._readout = Readout.of(
             np.array(artifact.array("neighbor_embeddings"), np.float32),
-            item_embeddings,
-            build_index(item_embeddings),
+            np.array(artifact.array("item_embeddings"), np.float32),
+            build_index,
             start,
         )
         self._sequence = start
         self._refreshes = 0
+        self._chunk = SETTLE_CHUNK
         self._popular: tuple[int, NDArray[np.int32], NDArray[np.int32]] | None = None
 
     # ---- what is known -------------------------------------------------------------------------------------------
@@ -337,7 +351,15 @@ class LiveModel:
     def settle(self) -> int:
         """Settle a few stale nodes. Returns how many still wait."""
         with self.lock.changing():
-            return self._state.settle(most=SETTLE_CHUNK)
+            began = time.perf_counter()
+            waiting = self._state.settle(most=self._chunk)
+            held = time.perf_counter() - began
+        # Every call costs a pass over all nodes, so few calls are fast, and many are polite.
+        if held < SHORT:
+            self._chunk = min(self._chunk * 2, MOST_SETTLED)
+        elif held > LONG:
+            self._chunk = max(self._chunk // 2, 1)
+        return waiting
 
     def refresh(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Compute T and the items' vectors from the settled state, build the index, swap them in whole.
@@ -360,9 +382,9 @@ class LiveModel:
             sequence = self._sequence
         neighbor_embeddings = self.form.neighbor_embeddings(snapshot)
         item_embeddings = self.form.embeddings(item_nodes, snapshot, neighbor_embeddings)
-        index = self._build_index(item_embeddings)
+        readout = Readout.of(neighbor_embeddings, item_embeddings, self._build_index, sequence)
         with self.lock.changing():
-            self._readout = Readout(neighbor_embeddings, item_embeddings, index, sequence)
+            self._readout = readout
             self._refreshes += 1
         return True
 

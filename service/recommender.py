@@ -119,7 +119,9 @@ def recommend(model: LiveModel, user_id: str, k: int) -> Recommendations:
     items: list[RecommendedItem] = []
     taken = np.zeros(0, np.int32) if view is None else view.seen
     if view is not None and _has_evidence(model, view):
-        rows, scores = top_items(view.vector, readout.item_embeddings, view.seen, model.table, readout.index.search, k)
+        rows, scores = top_items(
+            view.vector, readout.item_embeddings, view.seen, model.table, readout.index.search, k, readout.longest
+        )
         strategy = _strategy(view)
         items = [
             {"item_id": model.items.id_of(row), "score": score, "strategy": strategy}

@@ -91,7 +91,7 @@ def test_a_job_trains_with_the_log_and_its_version_is_served(tmp_path, house):
     assert house.jobs.jobs()[0].job_id == job.job_id
 
 
-@pytest.mark.parametrize("house", ["slow"], indirect=True)
+@pytest.mark.parametrize("house", ["sleeping"], indirect=True)
 def test_one_job_runs_at_a_time_and_ends_with_the_service(house):
     job = house.jobs.retrain()
     with pytest.raises(JobRunningError, match=job.job_id):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_store.propagation import propagate_rows
 from model_store.serving_form import score_rows
-from service.live_model import warm_up
 from service.recommender import recommend
 from tests.service.worlds import Dense, apply_all, dense_scores, edges_of, live_model, logged, random_pairs
 from tests.support.artifacts import World
@@ -121,11 +124,43 @@ def test_popular_items_come_by_degree_then_by_row(tmp_path):
     assert degrees.tolist() == [counts[item] for item in order]
 
 
+COMPILED = """
+import importlib, pkgutil, sys
+from pathlib import Path
+import numpy as np
+import model_store
+from numba.core.dispatcher import Dispatcher
+from service.index.flat import FlatIndex
+from service.live_model import LiveModel, warm_up
+from service.recommender import explain, popular, recommend, similar
+from tests.service.worlds import apply_all, random_pairs
+from tests.support.artifacts import publish_world
+
+def kernels():
+    modules = [m.name for m in pkgutil.iter_modules(model_store.__path__) if not m.name.startswith("__")]
+    found = [v for m in modules for v in vars(importlib.import_module(f"model_store.{m}")).values()]
+    return {f"{v.__module__}.{v.__name__}": len(v.signatures) for v in found if isinstance(v, Dispatcher)}
+
+artifact = publish_world(Path(sys.argv[1]))
+warm_up()
+before = kernels()
+model = LiveModel(artifact, FlatIndex, start=0, refresh_every=5)
+recommend(model, "u1", 5)
+apply_all(model, random_pairs(np.random.default_rng(8), 12))
+for user, item in random_pairs(np.random.default_rng(8), 12):
+    recommend(model, user, 5), explain(model, user, item), similar(model, item, 5), popular(model, 5)
+after = kernels()
+print({name: (before[name], after[name]) for name in before if before[name] != after[name]})
+"""
+
+
 def test_after_warm_up_nothing_is_compiled_by_requests_interactions_or_refreshes(tmp_path):
-    warm_up()
-    kernels = (propagate_rows, score_rows)
-    before = [len(kernel.signatures) for kernel in kernels]
-    model = live_model(tmp_path, refresh_every=5)
-    apply_all(model, random_pairs(np.random.default_rng(8), 12))
-    recommend(model, "u1", 5)
-    assert [len(kernel.signatures) for kernel in kernels] == before
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", COMPILED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert ended.stdout.strip() == "{}", ended.stderr

@@ -34,7 +34,7 @@ def main() -> None:
         sys.exit(3)
     if options.mode == "silent":
         return
-    if options.mode == "slow":
+    if options.mode == "sleeping":
         time.sleep(60)
     time.sleep(0.15)
     store = ModelStore(Path(options.store))
