@@ -6,6 +6,7 @@ them from TOML and the command line.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ class _Checked:
             value = getattr(self, f.name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 continue
+            if not math.isfinite(value):
+                raise ValueError(f"{f.name} must be finite")
             least, most = f.metadata.get("ge"), f.metadata.get("le")
             if least is not None and not value >= least:
                 raise ValueError(f"{f.name} must be ≥ {least}")
