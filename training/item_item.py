@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from model_store.item_item import ItemItemTable
+from training.errors import ConfigurationError
 from training.settings import ItemItemSettings
 
 _CHUNK = 1024
@@ -23,16 +24,21 @@ def ease_weights(interactions: sparse.csr_array, l2: float) -> NDArray[np.float3
 
     Returns:
         (J, J) W; a user's scores are Y_u W.
+
+    Raises:
+        ConfigurationError: λ is too small for single precision.
     """
     gram = (interactions.T @ interactions).toarray().astype(np.float32, copy=False)
     gram = np.asfortranarray(gram)
     gram[np.diag_indices_from(gram)] += np.float32(l2)
     factor, failed = linalg.lapack.spotrf(gram, lower=False, overwrite_a=True)
     if failed:
-        raise ValueError(f"EASE: YᵀY + λI is not positive definite in single precision; raise item_item.l2 (λ = {l2})")
+        raise ConfigurationError(
+            f"EASE: YᵀY + λI is not positive definite in single precision: raise item_item.l2 (λ = {l2})."
+        )
     inverse, failed = linalg.lapack.spotri(factor, lower=False, overwrite_c=True)
     if failed:
-        raise ValueError(f"EASE: YᵀY + λI can't be inverted; raise item_item.l2 (λ = {l2})")
+        raise ConfigurationError(f"EASE: YᵀY + λI can't be inverted: raise item_item.l2 (λ = {l2}).")
     _mirror_upper(inverse)
     diagonal = inverse.diagonal().copy()
     inverse /= -diagonal

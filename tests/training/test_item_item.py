@@ -7,6 +7,7 @@ from scipy import sparse
 
 from tests.training.worlds import interactions, small
 from training import item_item
+from training.errors import ConfigurationError
 from training.evaluation import interaction_matrix
 from training.item_item import (
     ease_weights,
@@ -43,6 +44,13 @@ def test_ease_is_the_closed_form_in_double_precision(l2: float) -> None:
     found = ease_weights(matrix, l2)
     np.testing.assert_allclose(found, closed_form(y, l2), atol=1e-5)
     assert not np.diag(found).any()
+
+
+def test_a_lambda_that_single_precision_can_not_bear_is_refused_with_the_next_step() -> None:
+    # 1000 users of the same two items: YᵀY is singular, and 1e-6 is lost beside 1000.
+    same = interaction_matrix(interactions([(user, item) for user in range(1000) for item in (0, 1)]), 1000, 2)
+    with pytest.raises(ConfigurationError, match=r"raise item_item\.l2 \(λ = 1e-06\)"):
+        ease_weights(same, 1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 100])
