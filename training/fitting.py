@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from training.checkpoint import Checkpoint
+from training.errors import TrainingError
 from training.models.kdiffe import KDiffE
 from training.observer import Observer
 from training.sampling import Sampler
@@ -80,6 +81,7 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint can't be read or is of another fit.
+        TrainingError: the loss is not a number.
     """
     loop = _Loop(model, sampler, settings, validate, checkpoints, identity)
     if resume:
@@ -167,7 +169,7 @@ class _Loop:
             n_batches += 1
         mean = float(total) / max(n_batches, 1)
         if mean != mean:
-            raise FloatingPointError(f"The loss of epoch {number} is not a number: lower optimiser.learning_rate.")
+            raise TrainingError(f"The loss of epoch {number} is not a number: lower optimiser.learning_rate.")
         return mean
 
     def finish(self) -> Fit:

@@ -1,0 +1,278 @@
+"""What the loop computes: steps of Adam, selection, patience, checkpoints and resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.worlds import Recorder, checkerboard, model_of, sampler_of, small, valid_split
+from training.data.dataset import DataSet
+from training.errors import CheckpointError, TrainingError
+from training.evaluation import evaluate, interaction_matrix
+from training.fitting import SELECTED_BY, Fit, batch_size, fit
+from training.models.kdiffe import KDiffE
+from training.observer import Silence
+from training.settings import OptimiserSettings, TrainingSettings
+from training.trained import embeddings_of, scores_of
+
+DATA = checkerboard(8)
+
+
+def run(
+    data: DataSet, settings: TrainingSettings, *, seed: int = 0, model: KDiffE | None = None, **options: object
+) -> tuple[KDiffE, Fit]:
+    model = model or model_of(data, settings, seed)
+    options = {"validate": None, "observer": Silence(), **options}
+    observer = options.pop("observer")
+    return model, fit(model, sampler_of(data, settings, seed), settings, observer, **options)  # type: ignore[arg-type]
+
+
+def parameters(model: KDiffE) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def assert_same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def losses(done: Fit) -> list[float]:
+    return [epoch.loss for epoch in done.history]
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bpr", "softmax"])
+@pytest.mark.parametrize("n_batches", [1, 3])
+def test_an_epoch_is_as_many_steps_of_adam_each_on_a_fresh_gradient(kind: str, n_batches: int) -> None:
+    size = -(-len(DATA.train) // n_batches)
+    rate = 0.01
+    settings = small(loss={"kind": kind}, optimiser={"batch_size": size, "learning_rate": rate, "max_epochs": 1})
+    model, done = run(DATA, settings)
+
+    # Adam (Kingma and Ba, 2015) with its usual constants; the gradient of each step is taken in a model of its own.
+    beta_1, beta_2, epsilon = 0.9, 0.999, 1e-8
+    hand = model_of(DATA, settings)
+    state = {name: value.double().numpy().copy() for name, value in parameters(hand).items()}
+    first = {name: np.zeros_like(value) for name, value in state.items()}
+    second = {name: np.zeros_like(value) for name, value in state.items()}
+    samples = sampler_of(DATA, settings).epoch(1)
+    seen = []
+    for step in range(1, n_batches + 1):
+        fresh = model_of(DATA, settings)
+        fresh.load_state_dict({name: torch.from_numpy(value).float() for name, value in state.items()})
+        batch = slice((step - 1) * size, step * size)
+        negatives = samples.negatives[step - 1] if kind == "softmax" else samples.negatives[batch]
+        arrays = (samples.users[batch], samples.positives[batch], negatives)
+        loss = fresh.loss(*(torch.from_numpy(array) for array in arrays), settings.loss)
+        seen.append(loss.item())
+        names, tensors = zip(*fresh.named_parameters(), strict=True)
+        for name, gradient in zip(names, torch.autograd.grad(loss, tensors), strict=True):
+            g = gradient.double().numpy()
+            first[name] = beta_1 * first[name] + (1 - beta_1) * g
+            second[name] = beta_2 * second[name] + (1 - beta_2) * g**2
+            unbiased = first[name] / (1 - beta_1**step), second[name] / (1 - beta_2**step)
+            state[name] = state[name] - rate * unbiased[0] / (np.sqrt(unbiased[1]) + epsilon)
+
+    for name, value in parameters(model).items():
+        np.testing.assert_allclose(value.numpy(), state[name], rtol=0, atol=2e-5, err_msg=name)
+    assert done.history[0].loss == pytest.approx(sum(seen) / n_batches, rel=1e-5)
+
+
+def test_batches_shrink_where_an_epoch_would_have_too_few() -> None:
+    assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 1000) == 100
+    assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 120) == 30
+    assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 121) == 31
+    assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 2) == 1
+    assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 0) == 1
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice() -> None:
+    settings = small()
+    model = model_of(DATA, settings)
+    with torch.no_grad():
+        model.user_embeddings[0] = torch.nan
+    with pytest.raises(TrainingError, match=r"epoch 1 .*learning_rate"):
+        run(DATA, settings, model=model)
+
+
+# ---- what it learns --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bpr", "softmax"])
+def test_on_the_checkerboard_the_loss_falls_and_the_held_out_item_of_the_own_group_comes_first(kind: str) -> None:
+    data = checkerboard(16)
+    settings = small(
+        loss={"kind": kind, "n_negatives": 4 if kind == "bpr" else 8}, optimiser={"max_epochs": 30, "batch_size": 64}
+    )
+    model, done = run(data, settings)
+    # What is left to a model that knows the groups: nothing for bpr, whose negatives are of the other group but for the
+    # held-out item; for softmax the half of the 8 shared negatives that is of the own group, about log(1 + 4).
+    assert losses(done)[-1] < (0.3 if kind == "bpr" else 0.5 * (math.log(1 + 8) + math.log(1 + 4)))
+    assert losses(done)[-1] < losses(done)[0]
+    history = interaction_matrix(data.train, data.n_users, data.n_items)
+    metrics = evaluate(scores_of(embeddings_of(model), data.n_users, history, None), valid_split(data), 1)
+    assert metrics == {"recall@1": 1.0, "ndcg@1": 1.0, "n_users": 16}
+
+
+def test_one_seed_gives_one_result_and_another_gives_another() -> None:
+    (one, a), (two, b), (other, c) = (run(DATA, small(), seed=seed) for seed in (1, 1, 2))
+    assert_same_bits(parameters(one), parameters(two))
+    assert losses(a) == losses(b) != losses(c)
+    assert differ(parameters(one), parameters(other))
+
+
+# ---- selection -------------------------------------------------------------------------------------------------------
+
+
+class Script:
+    """A validation that says what it was told, and keeps the parameters that it saw."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values, self.seen = iter(values), list[dict[str, Tensor]]()
+        self.model: KDiffE | None = None
+
+    def __call__(self) -> Mapping[str, float]:
+        assert self.model is not None
+        self.seen.append(parameters(self.model))
+        return {SELECTED_BY: next(self.values), "recall@20": 0.0, "n_users": 1}
+
+
+def scripted(values: list[float], **optimiser: int) -> tuple[KDiffE, Fit, Script]:
+    settings = small(optimiser={"max_epochs": 20, **optimiser})
+    script = Script(values)
+    script.model = model_of(DATA, settings)
+    model, done = run(DATA, settings, model=script.model, validate=script)
+    return model, done, script
+
+
+def test_the_best_epoch_s_parameters_are_kept_and_the_first_of_equals_is_the_best() -> None:
+    model, done, script = scripted([0.1, 0.4, 0.3, 0.4, 0.2], max_epochs=5)
+    assert (done.best_epoch, done.best_metrics[SELECTED_BY]) == (2, 0.4)
+    assert_same_bits(parameters(model), script.seen[1])
+    assert differ(parameters(model), script.seen[4])
+    assert [epoch.metrics[SELECTED_BY] for epoch in done.history] == [0.1, 0.4, 0.3, 0.4, 0.2]
+
+
+def test_patience_counts_evaluations_without_a_better_figure() -> None:
+    _, done, script = scripted([0.1, 0.2, 0.2, 0.15, 0.1, 0.9], patience=3)
+    assert (len(done.history), done.best_epoch, len(script.seen)) == (5, 2, 5)
+
+
+def test_a_better_figure_starts_patience_anew() -> None:
+    _, done, _ = scripted([0.1, 0.0, 0.2, 0.1, 0.1], patience=2)
+    assert (len(done.history), done.best_epoch) == (5, 3)
+
+
+def test_only_every_so_manieth_epoch_is_evaluated_and_always_the_last() -> None:
+    _, done, _ = scripted([0.1, 0.2, 0.3], max_epochs=7, evaluate_every=3)
+    assert [epoch.epoch for epoch in done.history if epoch.metrics] == [3, 6, 7]
+    assert done.best_epoch == 7
+
+
+def test_without_validation_the_last_of_a_fixed_number_of_epochs_is_kept() -> None:
+    model, done = run(DATA, small(), epochs=3)
+    assert (done.best_epoch, dict(done.best_metrics), len(done.history)) == (3, {}, 3)
+    again, _ = run(DATA, small(optimiser={"max_epochs": 3}))
+    assert_same_bits(parameters(model), parameters(again))
+
+
+# ---- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def validation(data: DataSet, model: KDiffE) -> Callable[[], Mapping[str, float]]:
+    history, split = interaction_matrix(data.train, data.n_users, data.n_items), valid_split(data)
+    return lambda: evaluate(scores_of(embeddings_of(model), data.n_users, history, None), split)
+
+
+RESUMED = small(optimiser={"max_epochs": 7, "learning_rate": 0.02}, run={"checkpoint_every": 2})
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Iterator[Path]:
+    """A run that was stopped after 5 of 7 epochs: its last checkpoint is of epoch 4."""
+    model = model_of(DATA, RESUMED)
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            DATA,
+            RESUMED,
+            model=model,
+            observer=Recorder("fitting", 5),
+            validate=validation(DATA, model),
+            checkpoints=tmp_path,
+            identity="this",
+        )
+    return tmp_path  # type: ignore[return-value]
+
+
+def test_a_run_that_is_stopped_and_resumed_has_the_bits_of_one_that_ran_through(interrupted: Path) -> None:
+    straight = model_of(DATA, RESUMED)
+    _, whole = run(DATA, RESUMED, model=straight, validate=validation(DATA, straight))
+    # Another start, so that whatever the checkpoint lacked would show.
+    resumed = model_of(DATA, RESUMED, seed=99)
+    recorder = Recorder()
+    _, done = run(
+        DATA,
+        RESUMED,
+        model=resumed,
+        observer=recorder,
+        validate=validation(DATA, resumed),
+        checkpoints=interrupted,
+        identity="this",
+        resume=True,
+    )
+    assert_same_bits(parameters(resumed), parameters(straight))
+    assert losses(done) == losses(whole)
+    assert [dict(epoch.metrics) for epoch in done.history] == [dict(epoch.metrics) for epoch in whole.history]
+    assert (done.best_epoch, dict(done.best_metrics)) == (whole.best_epoch, dict(whole.best_metrics))
+    assert len(recorder.figures) == 1 + 3  # the 4 epochs of the checkpoint at once, then 5, 6 and 7
+
+
+def test_the_best_parameters_and_patience_survive_a_resume(tmp_path: Path) -> None:
+    settings = small(optimiser={"max_epochs": 20, "patience": 3})
+    script = Script([0.5, 0.1])
+    script.model = model_of(DATA, settings)
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            DATA,
+            settings,
+            model=script.model,
+            observer=Recorder("fitting", 2),
+            validate=script,
+            checkpoints=tmp_path,
+        )
+    after = Script([0.2, 0.3])
+    after.model = model_of(DATA, settings, seed=99)
+    _, done = run(DATA, settings, model=after.model, validate=after, checkpoints=tmp_path, resume=True)
+    assert (done.best_epoch, len(done.history)) == (1, 4)  # 1 worse before the stop, 2 after it
+    assert_same_bits(parameters(after.model), script.seen[0])
+
+
+def test_without_resume_a_checkpoint_is_left_unread(interrupted: Path) -> None:
+    fresh, done = run(DATA, RESUMED, checkpoints=interrupted, identity="this")
+    straight, _ = run(DATA, RESUMED)
+    assert len(done.history) == 7
+    assert_same_bits(parameters(fresh), parameters(straight))
+
+
+def test_resuming_another_fit_is_refused(interrupted: Path) -> None:
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        run(DATA, RESUMED, checkpoints=interrupted, identity="that", resume=True)
+
+
+def test_resuming_where_nothing_was_saved_starts_from_the_beginning(tmp_path: Path) -> None:
+    resumed, done = run(DATA, small(), checkpoints=tmp_path / "none", resume=True)
+    straight, _ = run(DATA, small())
+    assert len(done.history) == 4
+    assert_same_bits(parameters(resumed), parameters(straight))
