@@ -51,7 +51,7 @@ class FlatIndex:
     """FAISS's exact index over the inner product."""
 
     def __init__(self, vectors: Vectors) -> None:
-        # Requests are served side by side: one thread each is the fastest (measured, docs/performance.md).
+        # Requests are served side by side: one thread each is the fastest.
         faiss.omp_set_num_threads(1)
         data = np.ascontiguousarray(vectors, np.float32)
         self._size = len(data)
