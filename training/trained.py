@@ -38,7 +38,7 @@ class Trained:
     Attributes:
         settings: the settings, B's weight resolved.
         device: where it was fitted.
-        base: X, (I + J, d); zero for users without interactions, whose row was never trained.
+        base: X, (I + J, d); zero for users without interactions, whose row is never trained.
         alpha: (L + 1,) readout weights.
         state: the attention state of the interactions that it was fitted on.
         table: (J, J) B before its weight, None where B = 0.
@@ -117,6 +117,15 @@ def scores_of(
     return score_users
 
 
+def table_scores(history: sparse.csr_array, table: sparse.csr_array) -> ScoreUsers:
+    """score(u, ·) = Σ_{i in N(u)} B_iv alone."""
+
+    def score_users(users: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.ascontiguousarray((history[users] @ table).toarray(), dtype=np.float32)
+
+    return score_users
+
+
 def train_kdiffe(
     data: DataSet,
     settings: TrainingSettings,
@@ -171,6 +180,11 @@ def train_kdiffe(
     observer.phase("item-item table B", 1, 0.1)
     history = interaction_matrix(data.train, data.n_users, data.n_items)
     table = item_item_weights(history, settings.item_item)
+    if table is not None and not selects and settings.item_item.weight < 0:
+        raise ConfigurationError(
+            f"item_item.weight = {settings.item_item.weight}: it can only be selected on a validation split, and "
+            f"{data.name} has none here. Set it (--set item_item.weight=64) or bring a validation split."
+        )
     observer.advance()
 
     # Parameters are drawn on the CPU, so that one seed gives one start on every device.
@@ -183,6 +197,9 @@ def train_kdiffe(
         triplets,
         0 if knowledge is None else len(knowledge.relation_ids),
     ).to(device)
+    with torch.no_grad():
+        # A user without interactions is never trained: zero from the start, so that validation sees what is served.
+        model.user_embeddings[torch.from_numpy(state.degrees[: data.n_users] == 0).to(device)] = 0.0
     split = Split.of(data.valid, data.train, data.n_users, data.n_items)
 
     def validate() -> Mapping[str, float]:
@@ -202,20 +219,14 @@ def train_kdiffe(
         validate=validate if selects else None,
         epochs=fixed_epochs,
         checkpoints=checkpoints,
-        identity=identity_of(settings, fingerprint, fixed_epochs),
+        identity=identity_of(settings, f"{fingerprint} {_order_of(data)}", fixed_epochs),
         resume=resume,
     )
 
     weight, metrics = settings.item_item.weight, done.best_metrics
-    if table is not None:
-        if selects:
-            weight, metrics = choose_weight(model, data, history, table, split, weight, observer)
-        elif weight < 0:
-            raise ConfigurationError(
-                f"item_item.weight = {weight}: it can only be selected on a validation split, and {data.name} has none "
-                "here. Set it (--set item_item.weight=64) or bring a validation split."
-            )
-    resolved = replace(settings, item_item=replace(settings.item_item, weight=max(weight, 0.0)))
+    if table is not None and selects:
+        weight, metrics = choose_weight(model, data, history, table, split, weight, observer)
+    resolved = replace(settings, item_item=replace(settings.item_item, l2=l2, weight=max(weight, 0.0)))
 
     def numpy(parameter: torch.Tensor) -> NDArray[np.float32]:
         return np.asarray(parameter.detach().cpu().numpy(), np.float32).copy()
@@ -223,7 +234,6 @@ def train_kdiffe(
     with torch.no_grad():
         base = numpy(model.base())
         attention = None if triplets is None else numpy(model.triplet_attention())
-    base[: data.n_users][state.degrees[: data.n_users] == 0] = 0.0
     return Trained(
         settings=resolved,
         device=device.type,
@@ -297,6 +307,15 @@ def identity_of(settings: TrainingSettings, fingerprint: str, fixed_epochs: int 
     """A name for a fit: equal for equal settings, data and seed."""
     content: dict[str, Any] = {"settings": asdict(settings), "data": fingerprint, "epochs": fixed_epochs}
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _order_of(data: DataSet) -> str:
+    """A name for the order of the rows, which the fingerprint leaves out and a checkpoint's tables stand on."""
+    digest = sha256()
+    names = [] if data.knowledge is None else [data.knowledge.relation_ids, data.knowledge.entity_ids]
+    for array in (data.user_ids, data.item_ids, data.train.user_rows, data.train.item_rows, *names):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def with_everything(data: DataSet) -> DataSet:

@@ -30,7 +30,7 @@ def test_without_a_graph_and_with_xi_0_it_is_lightgcn(readout: str) -> None:
     base = np.concatenate([rows(model.user_embeddings), rows(model.item_embeddings)])
     layers = [base]
     for _ in range(3):
-        layers.append(normalised @ layers[-1])  # noqa: PERF401
+        layers.append(normalised @ layers[-1])
     expected = sum(layers) / (4 if readout == "mean" else 1)
     np.testing.assert_allclose(rows(model.embeddings()), expected, atol=1e-6)
 

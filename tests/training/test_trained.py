@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.worlds import Recorder, checkerboard, clips, matrix_of, model_of, small, valid_split, without_graph
+from training.data.dataset import DataSet, Interactions
+from training.errors import CheckpointError, ConfigurationError
+from training.evaluation import evaluate, interaction_matrix
+from training.export import kernel_embeddings
+from training.fitting import SELECTED_BY
+from training.item_item import item_item_table
+from training.observer import Silence
+from training.settings import TrainingSettings
+from training.trained import (
+    Trained,
+    choose_device,
+    choose_weight,
+    identity_of,
+    knowledge_of,
+    scores_of,
+    train_kdiffe,
+    with_everything,
+)
+
+DATA = clips(cold=True)
+
+
+def train(data: DataSet = DATA, settings: TrainingSettings | None = None, **options: object) -> Trained:
+    return train_kdiffe(data, settings or small(), Silence(), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return train()
+
+
+def parts(result: Trained) -> list[np.ndarray]:  # type: ignore[type-arg]
+    found = [result.base, result.alpha, result.item_embeddings, result.state.to_arrays()["similarity.data"]]
+    more = (result.entity_embeddings, result.triplet_attention, result.relation_embeddings, result.relation_weight)
+    return [*found, *(part for part in more if part is not None), np.array(result.table_weight)]
+
+
+def same(a: Trained, b: Trained) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(parts(a), parts(b), strict=True))
+
+
+# ---- one seed, one result --------------------------------------------------------------------------------------------
+
+
+def test_one_seed_gives_one_result_and_another_gives_another(trained: Trained) -> None:
+    again, other = train(), train(settings=small(run={"seed": 1}))
+    assert same(trained, again)
+    assert dict(again.metrics) == dict(trained.metrics)
+    assert not same(trained, other)
+    assert not np.array_equal(trained.base, other.base)
+
+
+def test_a_run_that_is_stopped_and_resumed_gives_the_same_bits(tmp_path: Path, trained: Trained) -> None:
+    options: dict[str, object] = {"checkpoints": tmp_path, "fingerprint": "mark"}
+    with pytest.raises(KeyboardInterrupt):
+        train_kdiffe(DATA, small(), Recorder("fitting", 2), **options)  # type: ignore[arg-type]
+    assert same(train(resume=True, **options), trained)
+
+
+@pytest.mark.parametrize(
+    ("settings", "mark"),
+    [(small(model={"width": 9}), "mark"), (small(run={"seed": 5}), "mark"), (small(), "another mark")],
+    ids=["settings", "seed", "data"],
+)
+def test_resuming_with_other_settings_or_data_is_refused(tmp_path: Path, settings: TrainingSettings, mark: str) -> None:
+    train(checkpoints=tmp_path, fingerprint="mark")
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        train(settings=settings, checkpoints=tmp_path, fingerprint=mark, resume=True)
+
+
+def test_resuming_on_the_same_data_in_another_order_of_rows_is_refused(tmp_path: Path) -> None:
+    # The fingerprint is the same for any order of rows, the checkpoint's tables are not.
+    train(checkpoints=tmp_path, fingerprint="mark")
+    turned = np.arange(DATA.n_users, dtype=np.int32)[::-1]
+
+    def rows(part: Interactions) -> Interactions:
+        return replace(part, user_rows=turned[part.user_rows])
+
+    other = replace(
+        DATA,
+        user_ids=DATA.user_ids[::-1],
+        train=rows(DATA.train),
+        valid=rows(DATA.valid),
+        test=rows(DATA.test),
+    )
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        train(other, checkpoints=tmp_path, fingerprint="mark", resume=True)
+
+
+def test_a_fit_s_identity_is_its_settings_data_and_epochs() -> None:
+    names = {
+        identity_of(small(), "a", None),
+        identity_of(small(), "b", None),
+        identity_of(small(), "a", 3),
+        identity_of(small(loss={"l2_weight": 0.5}), "a", None),
+    }
+    assert len(names) == 4
+    assert identity_of(small(), "a", None) in names
+
+
+# ---- what comes out --------------------------------------------------------------------------------------------------
+
+
+def test_users_without_train_interactions_have_zero_x_and_nobody_else_has(trained: Trained) -> None:
+    cold = np.bincount(DATA.train.user_rows, minlength=DATA.n_users) == 0
+    assert 0 < cold.sum() < DATA.n_users
+    np.testing.assert_array_equal(~trained.base[: DATA.n_users].any(1), cold)
+
+
+def test_the_reported_metrics_are_those_of_the_form_that_is_served(trained: Trained) -> None:
+    # Users without train interactions are in this validation split: torch must see them as the service will.
+    assert np.setdiff1d(DATA.valid.user_rows, DATA.train.user_rows).size > 0
+    embeddings = kernel_embeddings(trained, DATA.n_users).astype(np.float64)
+    scores = embeddings[: DATA.n_users] @ embeddings[DATA.n_users :].T
+    split = valid_split(DATA)
+    without = evaluate(lambda users: scores[users].astype(np.float32), split)
+    assert without == pytest.approx(dict(trained.fit.best_metrics), abs=1e-9)
+    assert trained.table is not None
+    history = matrix_of(DATA.train, DATA.n_users, DATA.n_items)
+    scores = scores + history @ (trained.table_weight * trained.table.toarray())
+    assert evaluate(lambda users: scores[users].astype(np.float32), split) == pytest.approx(
+        dict(trained.metrics), abs=1e-9
+    )
+
+
+def test_scores_are_inner_products_plus_the_rows_of_the_table(trained: Trained) -> None:
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((5, 3)).astype(np.float32)
+    history = interaction_matrix(Interactions(np.array([0, 0], np.int32), np.array([1, 2], np.int32)), 2, 3)
+    table = item_item_table(trained.table, 1.0)
+    assert table.n_rows == DATA.n_items
+    b = np.array([[0, 1, 0], [0, 0, 2], [3, 4, 0]], np.float64)
+    found = scores_of(embeddings, 2, history, type(history)(b))(np.array([1, 0]))
+    expected = embeddings[:2].astype(np.float64) @ embeddings[2:].T.astype(np.float64)
+    expected[0] += b[1] + b[2]
+    np.testing.assert_allclose(found, expected[[1, 0]], rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_validation_split_the_last_epoch_is_kept_and_nothing_is_reported() -> None:
+    result = train(with_everything(DATA), small(item_item={"weight": 2.0}))
+    assert result.fit.best_epoch == 4
+    assert not result.metrics
+    assert result.table_weight == 2.0
+
+
+def test_a_refit_fits_all_splits_for_a_fixed_number_of_epochs() -> None:
+    everything = with_everything(DATA)
+    pairs = {
+        (int(u), int(v))
+        for part in (DATA.train, DATA.valid, DATA.test)
+        for u, v in zip(part.user_rows, part.item_rows, strict=True)
+    }
+    assert len(everything.valid) == len(everything.test) == 0
+    result = train(everything, small(item_item={"weight": 0.0}), fixed_epochs=2)
+    assert len(result.fit.history) == 2
+    assert result.state.degrees[: DATA.n_users].sum() == len(pairs)
+    assert result.base[: DATA.n_users].any(1).all()  # nobody is cold any more
+
+
+def test_no_train_interactions_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no train interactions"):
+        train(replace(DATA, train=Interactions.empty()))
+
+
+def test_cuda_where_there_is_none_is_refused_and_auto_takes_what_there_is() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        assert choose_device("auto").type == choose_device("cuda").type == "cuda"
+    else:
+        assert choose_device("auto").type == "cpu"
+        with pytest.raises(ConfigurationError, match="use auto or cpu"):
+            choose_device("cuda")
+    assert choose_device("cpu").type == "cpu"
+
+
+# ---- B's weight ------------------------------------------------------------------------------------------------------
+
+
+def test_a_weight_that_only_validation_can_choose_is_refused_before_anything_is_fitted() -> None:
+    recorder = Recorder()
+    with pytest.raises(ConfigurationError, match=r"item_item\.weight"):
+        train_kdiffe(with_everything(DATA), small(), recorder)
+    assert "fitting" not in recorder.phases
+
+
+def test_the_chosen_weight_has_the_best_validation_figure_of_those_tried() -> None:
+    data = checkerboard(16)
+    settings = small()
+    model = model_of(data, settings)
+    history = interaction_matrix(data.train, data.n_users, data.n_items)
+    table = train(data, settings).table
+    assert table is not None
+    recorder = Recorder()
+    weight, metrics = choose_weight(model, data, history, table, valid_split(data), -1.0, recorder)
+    tried = [figures[SELECTED_BY] for figures in recorder.figures]
+    assert metrics[SELECTED_BY] == max(tried)
+    # An untrained model knows nothing; the table alone puts the own group first.
+    assert weight > 0
+    assert metrics["recall@20"] == 1.0
+    dense = weight * table.toarray()
+    embeddings = matrix_of(data.train, 16, 16) @ dense
+    first = np.where(matrix_of(data.train, 16, 16) > 0, -np.inf, embeddings).argmax(1)
+    assert first.tolist() == data.valid.item_rows.tolist()
+
+
+def test_a_given_weight_is_taken_as_it_is() -> None:
+    assert train(settings=small(item_item={"weight": 3.0})).table_weight == 3.0
+    without = train(settings=small(item_item={"weight": 0.0}))
+    assert without.table_weight == 0.0
+    assert dict(without.metrics) == dict(without.fit.best_metrics)
+
+
+def test_without_a_table_there_is_no_weight() -> None:
+    result = train(settings=small(item_item={"method": "none"}))
+    assert result.table is None
+    assert result.table_weight == 0.0
+    assert result.settings.item_item.weight == 0.0
+
+
+# ---- entities --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "entities", "relations"),
+    [
+        (DATA, "auto", {"genre", "creator", "keyword"}),
+        (DATA, "always", {"genre", "creator", "keyword", "visual", "text"}),
+        (DATA, "never", {"genre", "creator", "keyword"}),
+        (without_graph(DATA), "auto", {"visual", "text"}),
+        (without_graph(DATA), "never", set()),
+        (replace(without_graph(DATA), features={}), "always", set()),
+    ],
+)
+def test_features_become_entities_where_asked_for(data: DataSet, entities: str, relations: set[str]) -> None:
+    graph, codebooks = knowledge_of(data, small(entities={"source": entities}))
+    assert (set() if graph is None else set(graph.relation_ids.tolist())) == relations
+    assert set(codebooks) == relations & {"visual", "text"}
+
+
+def test_without_knowledge_items_are_not_aggregated() -> None:
+    settings = small(model={"knowledge": False})
+    assert knowledge_of(DATA, settings) == (None, {})
+    result = train(settings=settings)
+    assert result.knowledge is None
+    assert result.entity_embeddings is None
+    assert result.triplet_attention is None
+    np.testing.assert_array_equal(result.base[DATA.n_users :], result.item_embeddings)
+
+
+def test_shared_negatives_train_as_well() -> None:
+    result = train(settings=small(loss={"kind": "softmax", "n_negatives": 16}))
+    metrics: Mapping[str, float] = result.metrics
+    assert 0 <= metrics["ndcg@20"] <= 1
+    assert np.isfinite(result.base).all()
