@@ -117,15 +117,6 @@ def scores_of(
     return score_users
 
 
-def table_scores(history: sparse.csr_array, table: sparse.csr_array) -> ScoreUsers:
-    """score(u, ·) = Σ_{i in N(u)} B_iv alone."""
-
-    def score_users(users: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.ascontiguousarray((history[users] @ table).toarray(), dtype=np.float32)
-
-    return score_users
-
-
 def train_kdiffe(
     data: DataSet,
     settings: TrainingSettings,
@@ -226,7 +217,7 @@ def train_kdiffe(
     weight, metrics = settings.item_item.weight, done.best_metrics
     if table is not None and selects:
         weight, metrics = choose_weight(model, data, history, table, split, weight, observer)
-    resolved = replace(settings, item_item=replace(settings.item_item, l2=l2, weight=max(weight, 0.0)))
+    resolved = replace(settings, item_item=replace(settings.item_item, weight=max(weight, 0.0)))
 
     def numpy(parameter: torch.Tensor) -> NDArray[np.float32]:
         return np.asarray(parameter.detach().cpu().numpy(), np.float32).copy()
