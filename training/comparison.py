@@ -14,7 +14,7 @@ from training.errors import ConfigurationError
 from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix
 from training.export import kernel_embeddings
 from training.fitting import SELECTED_BY
-from training.item_item import item_item_table
+from training.item_item import EASE_L2, item_item_table
 from training.models.ease import ease
 from training.models.itemknn import itemknn
 from training.models.popularity import popularity
@@ -29,8 +29,7 @@ from training.settings import (
 )
 from training.trained import Trained, scores_of, train_kdiffe
 
-# The grids from which a peer's one setting is selected on validation.
-EASE_L2 = (20.0, 50.0, 100.0, 200.0, 500.0)
+# The grid from which item-kNN's setting is selected on validation; EASE's is `EASE_L2`.
 ITEMKNN = tuple((n, shrink) for n in (20, 100, 400) for shrink in (0.0, 10.0))
 
 # LightGCN as its paper sets it (He et al., SIGIR 2020): 2 layers where the set is small, d = 64, Adam 1e-3, λ 1e-4.

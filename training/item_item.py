@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from model_store.item_item import ItemItemTable
 from training.errors import ConfigurationError
+from training.evaluation import ScoreUsers
 from training.settings import ItemItemSettings
 
+# λ from which EASE's is selected on validation; published figures lie between 20 and 1000 (Steck, WWW 2019).
+EASE_L2 = (20.0, 50.0, 100.0, 200.0, 500.0)
 _CHUNK = 1024
 
 
@@ -114,24 +119,89 @@ def largest_of_dense(weights: NDArray[np.float32], per_row: int) -> sparse.csr_a
     return result
 
 
+def resolved_method(settings: ItemItemSettings, n_items: int) -> str:
+    """How B is made for a catalogue of this size: ease, rp3beta or none."""
+    if settings.method == "auto":
+        return "ease" if n_items <= settings.ease_limit else "rp3beta"
+    return settings.method
+
+
 def item_item_weights(interactions: sparse.csr_array, settings: ItemItemSettings) -> sparse.csr_array | None:
     """B before its weight, as the settings ask for it; None where B = 0.
 
     Args:
         interactions: (I, J) Y of the training interactions.
-        settings: how B is made.
+        settings: how B is made, λ included.
 
     Returns:
         (J, J) sparse, entries ≥ 0, at most `per_row` in a row.
+
+    Raises:
+        ConfigurationError: λ is not given: `select_weights` selects it.
     """
-    method = settings.method
-    if method == "auto":
-        method = "ease" if interactions.shape[1] <= settings.ease_limit else "rp3beta"
+    method = resolved_method(settings, interactions.shape[1])
     if method == "none" or interactions.nnz == 0:
         return None
-    if method == "ease":
-        return largest_of_dense(ease_weights(interactions, settings.l2), settings.per_row)
-    return rp3beta_weights(interactions, settings.beta, settings.per_row)
+    if method == "rp3beta":
+        return rp3beta_weights(interactions, settings.beta, settings.per_row)
+    if settings.l2 <= 0:
+        raise ConfigurationError(
+            f"item_item.l2 = {settings.l2:g}: it can only be selected on a validation split, and there is none here. "
+            "Set it (--set item_item.l2=100) or bring a validation split."
+        )
+    return largest_of_dense(ease_weights(interactions, settings.l2), settings.per_row)
+
+
+def select_weights(
+    interactions: sparse.csr_array, settings: ItemItemSettings, quality: Callable[[sparse.csr_array], float]
+) -> tuple[sparse.csr_array | None, float]:
+    """B before its weight, with λ selected where the settings leave it open, and that λ.
+
+    Args:
+        interactions: (I, J) Y of the training interactions.
+        settings: how B is made.
+        quality: how good a table is alone, on validation; higher is better.
+    """
+    method = resolved_method(settings, interactions.shape[1])
+    if method != "ease" or settings.l2 > 0 or interactions.nnz == 0:
+        return item_item_weights(interactions, settings), settings.l2
+
+    def make(l2: float) -> sparse.csr_array:
+        return largest_of_dense(ease_weights(interactions, l2), settings.per_row)
+
+    return climb(make, quality)
+
+
+def climb(
+    make: Callable[[float], sparse.csr_array], quality: Callable[[sparse.csr_array], float]
+) -> tuple[sparse.csr_array, float]:
+    """The best of `EASE_L2` by a climb from its middle: three or four tables are made instead of all.
+
+    Quality has one peak over λ on every set that was looked at. Equal qualities keep the place nearer to the middle.
+    """
+    place = len(EASE_L2) // 2
+    best = make(EASE_L2[place])
+    best_quality = quality(best)
+    for step in (-1, 1):
+        moved = False
+        while 0 <= place + step < len(EASE_L2):
+            candidate = make(EASE_L2[place + step])
+            found = quality(candidate)
+            if found <= best_quality:
+                break
+            place, best, best_quality, moved = place + step, candidate, found, True
+        if moved:
+            break
+    return best, EASE_L2[place]
+
+
+def table_scores(history: sparse.csr_array, table: sparse.csr_array) -> ScoreUsers:
+    """score(u, ·) = Σ_{i in N(u)} B_iv alone; history is (I, J) Y."""
+
+    def score_users(users: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.ascontiguousarray((history[users] @ table).toarray(), dtype=np.float32)
+
+    return score_users
 
 
 def item_item_table(weights: sparse.csr_array | None, weight: float) -> ItemItemTable:

@@ -99,7 +99,7 @@ class ItemItemSettings(_Checked):
         "auto", "How B is made; auto is ease up to `ease_limit` items and rp3beta beyond."
     )
     ease_limit: int = setting(25_000, "Most items for ease, whose time grows with J³ and memory with J².", ge=1)
-    l2: float = setting(200.0, "EASE's λ.", ge=1e-6)
+    l2: float = setting(-1.0, "EASE's λ; -1 selects it on the validation split.", ge=-1.0)
     beta: float = setting(0.4, "RP3β's exponent on an item's popularity.", ge=0.0, le=2.0)
     per_row: int = setting(100, "Entries that are kept in each row.", ge=1, le=10_000)
     weight: float = setting(-1.0, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=-1.0)

@@ -22,7 +22,7 @@ from training.data.dataset import DataSet, Interactions, KnowledgeGraph
 from training.errors import ConfigurationError
 from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix
 from training.fitting import SELECTED_BY, Fit, batch_size, fit
-from training.item_item import item_item_weights
+from training.item_item import item_item_weights, select_weights, table_scores
 from training.models.graph import Laplacian, attention_state
 from training.models.kdiffe import KDiffE
 from training.nn.aggregation import Triplets
@@ -170,7 +170,8 @@ def train_kdiffe(
 
     observer.phase("item-item table B", 1, 0.1)
     history = interaction_matrix(data.train, data.n_users, data.n_items)
-    table = item_item_weights(history, settings.item_item)
+    split = Split.of(data.valid, data.train, data.n_users, data.n_items)
+    table, l2 = make_table(history, settings, split if selects else None)
     if table is not None and not selects and settings.item_item.weight < 0:
         raise ConfigurationError(
             f"item_item.weight = {settings.item_item.weight}: it can only be selected on a validation split, and "
@@ -191,7 +192,6 @@ def train_kdiffe(
     with torch.no_grad():
         # A user without interactions is never trained: zero from the start, so that validation sees what is served.
         model.user_embeddings[torch.from_numpy(state.degrees[: data.n_users] == 0).to(device)] = 0.0
-    split = Split.of(data.valid, data.train, data.n_users, data.n_items)
 
     def validate() -> Mapping[str, float]:
         return evaluate(scores_of(embeddings_of(model), data.n_users, history, None), split)
@@ -217,7 +217,7 @@ def train_kdiffe(
     weight, metrics = settings.item_item.weight, done.best_metrics
     if table is not None and selects:
         weight, metrics = choose_weight(model, data, history, table, split, weight, observer)
-    resolved = replace(settings, item_item=replace(settings.item_item, weight=max(weight, 0.0)))
+    resolved = replace(settings, item_item=replace(settings.item_item, l2=l2, weight=max(weight, 0.0)))
 
     def numpy(parameter: torch.Tensor) -> NDArray[np.float32]:
         return np.asarray(parameter.detach().cpu().numpy(), np.float32).copy()
@@ -243,6 +243,16 @@ def train_kdiffe(
         fit=done,
         metrics=metrics,
     )
+
+
+def make_table(
+    history: sparse.csr_array, settings: TrainingSettings, split: Split | None
+) -> tuple[sparse.csr_array | None, float]:
+    """B before its weight, and EASE's λ: selected on the split where there is one and the settings leave it open."""
+    chosen = settings.item_item
+    if split is None:
+        return item_item_weights(history, chosen), chosen.l2
+    return select_weights(history, chosen, lambda table: evaluate(table_scores(history, table), split)[SELECTED_BY])
 
 
 def embeddings_of(model: KDiffE) -> NDArray[np.float32]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from training.evaluation import ScoreUsers
-from training.item_item import largest_entries
+from training.item_item import largest_entries, table_scores
 
 _CHUNK = 1024
 
@@ -31,9 +30,4 @@ def itemknn(interactions: sparse.csr_array, n_neighbors: int, shrink: float) -> 
         block.data = (block.data / (norms[rows + begin] * norms[block.indices] + shrink)).astype(np.float32)
         block.data[block.indices == rows + begin] = 0.0
         parts.append(largest_entries(block, n_neighbors))
-    table = sparse.csr_array(sparse.vstack(parts, format="csr"))
-
-    def score_users(users: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.ascontiguousarray((interactions[users] @ table).toarray(), dtype=np.float32)
-
-    return score_users
+    return table_scores(interactions, sparse.csr_array(sparse.vstack(parts, format="csr")))
