@@ -1,0 +1,290 @@
+"""Train-serve parity on the real path: what is published is what torch computes, and can be computed again from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from model_store.artifact import Artifact
+from model_store.store import ModelStore
+from tests.training.worlds import CPU, clips, matrix_of, small, without_graph
+from training.commands.evaluate import evaluate_artifact
+from training.configuration import settings_from
+from training.data.dataset import DataSet, Interactions
+from training.errors import DataError
+from training.export import data_set_of, kernel_embeddings, publish
+from training.models.graph import Laplacian
+from training.nn.propagation import propagate
+from training.observer import Silence
+from training.settings import TrainingSettings
+from training.trained import Trained, train_kdiffe
+
+GRAPHED = clips(cold=True)
+FEATURED = without_graph(clips())
+CASES = {
+    "graph": (GRAPHED, small()),
+    "codebooks": (FEATURED, small(model={"readout": "sum", "self_loops": True})),
+    "bare": (GRAPHED, small(model={"knowledge": False, "n_layers": 0}, item_item={"method": "none"})),
+}
+
+
+def published(data: DataSet, trained: Trained, root: Path, held_out: Interactions | None = None) -> Artifact:
+    store = ModelStore(root)
+    version = publish(
+        trained,
+        data,
+        store,
+        metrics={"valid": dict(trained.metrics)},
+        data_facts={"name": data.name, "fingerprint": "f"},
+        training_facts={"epochs": trained.fit.best_epoch, "refit": False},
+        held_out=data.valid.concatenate(data.test) if held_out is None else held_out,
+    )
+    return store.open(version)
+
+
+Case = tuple[DataSet, TrainingSettings, Trained, Artifact]
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return made(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def codebooks(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return made("codebooks", tmp_path_factory.mktemp("books"))
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return made("graph", tmp_path_factory.mktemp("graph"))
+
+
+def made(name: str, root: Path) -> Case:
+    data, settings = CASES[name]
+    trained = train_kdiffe(data, settings, Silence())
+    return data, settings, trained, published(data, trained, root)
+
+
+# ---- Z ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_published_z_is_torch_s_z(case: Case) -> None:
+    _, settings, trained, artifact = case
+    laplacian = Laplacian.of(trained.state, settings.model.similarity_weight, settings.model.self_loops, CPU)
+    alpha = [float(weight) for weight in trained.alpha]
+    z = propagate(laplacian.matrix, torch.from_numpy(trained.base), alpha, laplacian.self_weight).numpy()
+    found = np.concatenate([artifact.array("user_embeddings"), artifact.array("item_embeddings")])
+    np.testing.assert_allclose(found, z, rtol=0, atol=1e-5 * max(1, float(np.abs(z).max())))
+
+
+def test_the_published_z_is_the_polynomial_in_the_dense_matrix(case: Case) -> None:
+    data, settings, trained, artifact = case
+    model, n_users = settings.model, data.n_users
+    links = np.zeros((n_users + data.n_items,) * 2)
+    links[:n_users, n_users:] = matrix_of(data.train, n_users, data.n_items)
+    links = links + links.T
+    similarity = np.zeros_like(links)
+    indptr, indices = artifact.array("graph.indptr"), artifact.array("graph.indices")
+    for node in range(len(links)):
+        there = slice(indptr[node], indptr[node + 1])
+        similarity[node, indices[there]] = artifact.array("similarity.data")[there]
+    if model.self_loops:
+        links += np.eye(len(links))
+    scale = np.diag([1 / math.sqrt(degree) if degree else 0 for degree in links.sum(1)])
+    whole = scale @ (links + model.similarity_weight * similarity) @ scale
+    alpha = 1.0 if model.readout == "sum" else 1 / (model.n_layers + 1)
+    expected = sum(
+        alpha * np.linalg.matrix_power(whole, layer) @ trained.base.astype(np.float64)
+        for layer in range(model.n_layers + 1)
+    )
+    found = kernel_embeddings(trained, n_users)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, float(np.abs(expected).max())))
+    np.testing.assert_array_equal(found[:n_users], artifact.array("user_embeddings"))
+    np.testing.assert_array_equal(found[n_users:], artifact.array("item_embeddings"))
+
+
+def test_users_without_train_interactions_have_zero_rows(graph: Case) -> None:
+    data, _, _, artifact = graph
+    cold = np.setdiff1d(np.arange(data.n_users), data.train.user_rows)
+    assert len(cold)
+    assert not artifact.array("form.base")[cold].any()
+    assert not artifact.array("user_embeddings")[cold].any()
+
+
+def test_evaluating_the_artifact_gives_the_figures_that_training_reported(case: Case) -> None:
+    data, _, trained, artifact = case
+    found = evaluate_artifact(artifact, data, "valid", ["train"])
+    assert found == pytest.approx(dict(trained.metrics), abs=1e-9)
+
+
+# ---- X from what the artifact holds: formulas (1) and (2) in numpy ---------------------------------------------------
+
+
+def encoded(artifact: Artifact) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The items' X and the triplets' attention, item by item."""
+    items = artifact.array("knowledge.item_embeddings").astype(np.float64)
+    entities = artifact.array("knowledge.entity_embeddings").astype(np.float64)
+    relations = artifact.array("knowledge.relation_embeddings").astype(np.float64)
+    weight = artifact.array("knowledge.weight").astype(np.float64)
+    indptr = artifact.array("knowledge.indptr")
+    x, attention = [], []
+    for item, own in enumerate(items):
+        logits, tails = [], []
+        for t in range(indptr[item], indptr[item + 1]):
+            tail = entities[artifact.array("knowledge.entities")[t]]
+            value = relations[artifact.array("knowledge.relations")[t]] @ weight @ np.concatenate([tail, own])
+            logits.append(math.exp(value if value > 0 else 0.2 * value))
+            tails.append(tail)
+        shares = [value / sum(logits) for value in logits]
+        total = own + sum((share * tail for share, tail in zip(shares, tails, strict=True)), np.zeros_like(own))
+        x.append(total / np.linalg.norm(total))
+        attention += shares
+    return np.array(x), np.array(attention)
+
+
+@pytest.mark.parametrize("name", ["graph", "codebooks"])
+def test_x_can_be_computed_again_from_the_arrays_of_the_artifact(name: str, request: pytest.FixtureRequest) -> None:
+    data, _, _, artifact = request.getfixturevalue(name)
+    x, attention = encoded(artifact)
+    np.testing.assert_allclose(artifact.array("form.base")[data.n_users :], x, atol=1e-5)
+    np.testing.assert_allclose(artifact.array("knowledge.attention"), attention, atol=1e-5)
+
+
+def test_the_codebooks_link_an_item_s_features_to_its_entities(codebooks: Case) -> None:
+    data, settings, _, artifact = codebooks
+    names = artifact.array("entity_ids").tolist()
+    relations = artifact.array("relation_ids").tolist()
+    assert sorted(relations) == ["text", "visual"]
+    indptr = artifact.array("knowledge.indptr")
+    for item in range(data.n_items):
+        there = slice(indptr[item], indptr[item + 1])
+        linked = {
+            (relations[r], names[e])
+            for r, e in zip(
+                artifact.array("knowledge.relations")[there], artifact.array("knowledge.entities")[there], strict=True
+            )
+        }
+        expected = set()
+        for modality, features in data.features.items():
+            book = artifact.array(f"codebook.{modality}").astype(np.float64)
+            unit = features[item].astype(np.float64) / np.linalg.norm(features[item].astype(np.float64))
+            near = np.argsort([((unit - centroid) ** 2).sum() for centroid in book])[: settings.entities.n_nearest]
+            expected |= {(modality, f"{modality}:{number}") for number in near}
+        assert linked == expected
+
+
+def test_a_model_without_a_graph_publishes_none(tmp_path: Path) -> None:
+    _, _, _, artifact = made("bare", tmp_path)
+    assert not [name for name in artifact.names() if name.startswith(("knowledge", "codebook", "entity", "item_item"))]
+
+
+# ---- the manifest ----------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_what_was_trained_with_what(case: Case) -> None:
+    data, settings, trained, artifact = case
+    manifest = artifact.manifest
+    assert (manifest.n_users, manifest.n_items, manifest.width) == (data.n_users, data.n_items, settings.model.width)
+    assert settings_from(manifest.configuration, "it") == trained.settings
+    assert dict(manifest.walks) == {**asdict(settings.walks), "seed": settings.run.seed}
+    assert manifest.data == {"name": data.name, "fingerprint": "f", "n_interactions": len(data.train)}
+    assert manifest.metrics == {"valid": dict(trained.metrics)}
+    assert [epoch["epoch"] for epoch in manifest.training["history"]] == [e.epoch for e in trained.fit.history]
+    assert manifest.training["seed"] == settings.run.seed
+    assert manifest.sequence == 0
+    artifact.verify()
+
+
+def test_the_published_b_is_the_chosen_weight_times_the_table(graph: Case) -> None:
+    data, _, trained, artifact = graph
+    assert trained.table is not None
+    table, dense = artifact.item_item(), np.zeros((data.n_items, data.n_items))
+    for row in range(table.n_rows):
+        for entry in range(table.indptr[row], table.indptr[row + 1]):
+            dense[row, table.indices[entry]] = table.data[entry]
+    np.testing.assert_allclose(dense, trained.table_weight * trained.table.toarray(), rtol=1e-6)
+
+
+# ---- back to a data set ----------------------------------------------------------------------------------------------
+
+
+def pairs(data: DataSet, part: Interactions) -> set[tuple[str, str]]:
+    users, items = data.user_ids[part.user_rows].tolist(), data.item_ids[part.item_rows].tolist()
+    return set(zip(users, items, strict=True))
+
+
+def test_a_version_s_data_are_its_interactions_those_held_out_and_later_ones(graph: Case) -> None:
+    data, _, _, artifact = graph
+    known = next(iter(pairs(data, data.train)))
+    later = [known, ("new-user", str(data.item_ids[2])), (str(data.user_ids[1]), "new-item"), ("new-user", "new-item")]
+    again = data_set_of(artifact, [*later, *later])
+    everything = pairs(data, data.train) | pairs(data, data.valid) | pairs(data, data.test) | set(later)
+    assert pairs(again, again.train) == everything
+    assert len(again.train) == len(everything)
+    assert len(again.valid) == len(again.test) == 0
+    # Known rows stay, new ones follow.
+    assert again.user_ids.tolist() == [*data.user_ids.tolist(), "new-user"]
+    assert again.item_ids.tolist() == [*data.item_ids.tolist(), "new-item"]
+    assert data.item_names is not None
+    assert again.item_names is not None
+    assert again.item_names.tolist() == [*data.item_names.tolist(), "new-item"]
+
+
+def test_a_version_s_knowledge_graph_comes_back_as_it_was(codebooks: Case) -> None:
+    _, _, trained, artifact = codebooks
+    found, expected = data_set_of(artifact).knowledge, trained.knowledge
+    assert found is not None
+    assert expected is not None
+    for name in ("item_rows", "relation_rows", "entity_rows", "entity_ids", "relation_ids"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_what_was_held_out_and_then_fitted_on_is_not_added_twice(tmp_path: Path, graph: Case) -> None:
+    data, _, trained, _ = graph
+    artifact = published(data, trained, tmp_path, Interactions.empty())
+    again = data_set_of(artifact)
+    assert pairs(again, again.train) == pairs(data, data.train)
+
+
+def test_a_version_with_new_users_and_items_can_be_trained(graph: Case, tmp_path: Path) -> None:
+    _, _, trained, artifact = graph
+    data = data_set_of(artifact, [("new-user", "new-item"), ("new-user", "clip-0001")])
+    refitted = train_kdiffe(data, trained.settings, Silence(), fixed_epochs=2)
+    new = published(data, refitted, tmp_path, Interactions.empty())
+    x, _ = encoded(new)
+    # The new item has no entity: its X is its own direction.
+    np.testing.assert_allclose(new.array("form.base")[-1], x[-1], atol=1e-5)
+    assert new.array("user_embeddings")[-new.manifest.n_items :].any()
+    row = new.array("user_ids").tolist().index("new-user")
+    assert new.array("user_embeddings")[row].any()
+
+
+def test_evaluating_on_users_that_a_version_does_not_know_names_one(graph: Case) -> None:
+    data, _, _, artifact = graph
+    strange = DataSet("other", np.array([*data.user_ids, "stranger"]), data.item_ids, data.train, data.valid)
+    with pytest.raises(DataError, match=r"1 users .*'stranger'"):
+        evaluate_artifact(artifact, strange, "valid", ["train"])
+
+
+def test_the_order_of_a_data_set_s_rows_does_not_matter_to_an_evaluation(graph: Case) -> None:
+    data, _, trained, artifact = graph
+    users, items = np.arange(data.n_users, dtype=np.int32)[::-1], np.arange(data.n_items, dtype=np.int32)[::-1]
+
+    def turned(part: Interactions) -> Interactions:
+        return Interactions(users[part.user_rows], items[part.item_rows])
+
+    other = DataSet("turned", data.user_ids[::-1], data.item_ids[::-1], turned(data.train), turned(data.valid))
+    assert evaluate_artifact(artifact, other, "valid", ["train"]) == pytest.approx(dict(trained.metrics), abs=1e-9)
+
+
+def test_a_split_that_a_set_lacks_can_not_be_evaluated(graph: Case) -> None:
+    data, _, _, artifact = graph
+    with pytest.raises(DataError, match="no test split"):
+        evaluate_artifact(artifact, DataSet("bare", data.user_ids, data.item_ids, data.train), "test", ["train"])
