@@ -197,7 +197,10 @@ def _read_log(path: Path) -> list[tuple[str, str]]:
                     continue
                 try:
                     raw = json.loads(line)
-                    pairs.append((str(raw["user_id"]), str(raw["item_id"])))
+                    user_id, item_id = raw["user_id"], raw["item_id"]
+                    if not isinstance(user_id, str | int) or not isinstance(item_id, str | int):
+                        raise TypeError("an id is a text or a whole number")
+                    pairs.append((str(user_id), str(item_id)))
                 except (ValueError, KeyError, TypeError):
                     raise DataError(
                         f'{path}, line {number}: {line.strip()[:80]!r} is no {{"user_id", "item_id"}} object.'
