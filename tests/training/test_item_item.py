@@ -10,12 +10,16 @@ from training import item_item
 from training.errors import ConfigurationError
 from training.evaluation import interaction_matrix
 from training.item_item import (
+    EASE_L2,
+    climb,
     ease_weights,
     item_item_table,
     item_item_weights,
     largest_entries,
     largest_of_dense,
     rp3beta_weights,
+    select_weights,
+    table_scores,
 )
 
 N_USERS, N_ITEMS = 14, 9
@@ -144,3 +148,65 @@ def test_without_a_weight_the_table_is_empty(weight: float) -> None:
     _, matrix = history()
     assert item_item_table(item_item_weights(matrix, small().item_item), weight).n_rows == 0
     assert item_item_table(None, 1.0).n_rows == 0
+
+
+# ---- λ ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peak", range(len(EASE_L2)))
+def test_the_climb_ends_on_the_one_peak_wherever_it_is_and_makes_no_table_twice(peak: int) -> None:
+    made: list[float] = []
+
+    def make(l2: float) -> sparse.csr_array:
+        made.append(l2)
+        return sparse.csr_array([[l2]])
+
+    table, l2 = climb(make, lambda found: -abs(EASE_L2.index(float(found.toarray()[0, 0])) - peak))
+    assert l2 == EASE_L2[peak] == table.toarray()[0, 0]
+    assert len(made) == len(set(made)) <= 4
+
+
+def test_of_equal_qualities_the_middle_of_the_grid_is_kept() -> None:
+    assert climb(lambda l2: sparse.csr_array([[l2]]), lambda _: 0.5)[1] == EASE_L2[len(EASE_L2) // 2]
+
+
+def test_the_selected_table_is_ease_s_with_the_best_lambda() -> None:
+    _, matrix = history(5)
+    settings = small(item_item={"l2": -1.0, "per_row": 4}).item_item
+    qualities = {l2: -abs(l2 - 60.0) for l2 in EASE_L2}  # 50 is the nearest
+    tables = {l2: largest_of_dense(ease_weights(matrix, l2), 4).toarray() for l2 in EASE_L2}
+
+    def quality(table: sparse.csr_array) -> float:
+        return next(qualities[l2] for l2 in EASE_L2 if np.array_equal(tables[l2], table.toarray()))
+
+    table, l2 = select_weights(matrix, settings, quality)
+    assert l2 == 50.0
+    assert table is not None
+    np.testing.assert_array_equal(table.toarray(), tables[50.0])
+
+
+def test_a_given_lambda_and_another_method_are_taken_without_looking_at_the_quality() -> None:
+    _, matrix = history(5)
+
+    def never(_: sparse.csr_array) -> float:
+        raise AssertionError
+
+    for values in ({"l2": 7.0}, {"l2": -1.0, "method": "rp3beta"}, {"l2": -1.0, "method": "none"}):
+        settings = small(item_item=values).item_item
+        table, l2 = select_weights(matrix, settings, never)
+        assert l2 == settings.l2
+        assert (table is None) == (settings.method == "none")
+
+
+def test_a_lambda_that_only_validation_can_choose_is_refused_without_one() -> None:
+    _, matrix = history()
+    with pytest.raises(ConfigurationError, match=r"item_item\.l2 = -1: .*--set item_item\.l2=100"):
+        item_item_weights(matrix, small(item_item={"l2": -1.0}).item_item)
+
+
+def test_the_table_s_scores_are_the_sums_of_the_user_s_rows() -> None:
+    y, matrix = history(6)
+    weights = item_item_weights(matrix, small().item_item)
+    assert weights is not None
+    found = table_scores(matrix, weights)(np.array([3, 0]))
+    np.testing.assert_allclose(found, (y @ weights.toarray())[[3, 0]], rtol=1e-5, atol=1e-7)

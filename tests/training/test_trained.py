@@ -13,7 +13,7 @@ from training.errors import CheckpointError, ConfigurationError
 from training.evaluation import evaluate, interaction_matrix
 from training.export import kernel_embeddings
 from training.fitting import SELECTED_BY
-from training.item_item import item_item_table
+from training.item_item import EASE_L2, item_item_table
 from training.observer import Silence
 from training.settings import TrainingSettings
 from training.trained import (
@@ -219,6 +219,14 @@ def test_a_given_weight_is_taken_as_it_is() -> None:
     without = train(settings=small(item_item={"weight": 0.0}))
     assert without.table_weight == 0.0
     assert dict(without.metrics) == dict(without.fit.best_metrics)
+
+
+def test_a_lambda_that_was_selected_stands_in_the_settings_and_a_refit_takes_it() -> None:
+    chosen = train(settings=small(item_item={"l2": -1.0}))
+    assert chosen.settings.item_item.l2 in EASE_L2
+    assert chosen.settings.item_item.weight == chosen.table_weight
+    refitted = train(with_everything(DATA), chosen.settings, fixed_epochs=1)
+    assert refitted.settings == chosen.settings
 
 
 def test_without_a_table_there_is_no_weight() -> None:
