@@ -66,6 +66,7 @@ def train_command(order: Order) -> list[str]:
         *("--sequence", str(order.sequence)),
         *("--state-id", order.state_id),
         *("--progress-file", str(order.progress)),
+        *("--run-dir", str(order.progress.parent / "run")),
         *("--no-activate", "--refit", "--json"),
     ]
 

@@ -148,7 +148,7 @@ def test_the_command_is_kdiffe_train():
     order = Order("v0001", Path("/m"), Path("/j/log"), 7, "abc", Path("/j/p"))
     assert " ".join(train_command(order)[1:]) == (
         "-m model_store train --base v0001 --store /m --interactions /j/log --sequence 7 --state-id abc "
-        "--progress-file /j/p --no-activate --refit --json"
+        "--progress-file /j/p --run-dir /j/run --no-activate --refit --json"
     )
 
 

@@ -24,7 +24,7 @@ from model_store.store import ModelStore
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("base", "store", "interactions", "sequence", "state-id", "progress-file", "mode"):
+    for name in ("base", "store", "interactions", "sequence", "state-id", "progress-file", "run-dir", "mode"):
         parser.add_argument(f"--{name}")
     options, _ = parser.parse_known_args()
     assert "OMP_NUM_THREADS" not in os.environ
