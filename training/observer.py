@@ -30,3 +30,23 @@ class Silence:
 
     def note(self, text: str) -> None:
         """Nothing."""
+
+
+class Part:
+    """Tells an observer about a part of its work: the part's shares are shares of the part."""
+
+    def __init__(self, observer: Observer, share: float) -> None:
+        self._observer = observer
+        self._of_whole = share
+
+    def phase(self, name: str, total: int, share: float) -> None:
+        """A phase of the part."""
+        self._observer.phase(name, total, share * self._of_whole)
+
+    def advance(self, steps: int = 1, figures: Mapping[str, float] | None = None) -> None:
+        """Pass it on."""
+        self._observer.advance(steps, figures)
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._observer.note(text)

@@ -81,7 +81,7 @@ class ProgressFile:
         """Some steps are done."""
         self._done += steps
         self._figures |= dict(figures or {})
-        if time.monotonic() - self._written >= self._interval:
+        if self._done >= self._total or time.monotonic() - self._written >= self._interval:
             self._write()
 
     def note(self, text: str) -> None:

@@ -111,3 +111,11 @@ def test_a_phase_without_steps_is_no_division_by_zero(tmp_path: Path, total: int
     progress.phase("empty", total, 0.5)
     progress.advance()
     assert content(tmp_path / "p.json")["progress"] == 0.5
+
+
+def test_the_end_of_a_phase_is_written_however_soon_it_comes(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    progress = ProgressFile(path, interval=3600.0)
+    progress.phase("fitting", 2, 1.0)
+    progress.advance(2)
+    assert content(path)["progress"] == 1.0

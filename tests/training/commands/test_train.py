@@ -258,3 +258,15 @@ def test_ctrl_c_ends_with_130_and_no_half_version_and_resume_finishes(tmp_path: 
     assert done.json["version"] == "v0001" == ModelStore(store).active()
     history = json.loads((run / "run.json").read_text())["history"]
     assert [epoch["epoch"] for epoch in history] == list(range(1, n_epochs + 1))
+
+
+def test_a_run_folder_that_can_t_be_made_is_told_before_anything_is_trained(
+    data: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    run, store = tmp_path / "file" / "run", tmp_path / "models"
+    done = kdiffe(capsys, "train", "--data", data, "--store", store, "--run-dir", run, *sets())
+    assert done.status == 1
+    assert "ConfigurationError" in done.err
+    assert str(run) in done.err.replace("\n", "")
+    assert ModelStore(store).versions() == []

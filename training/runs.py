@@ -1,0 +1,188 @@
+"""Training runs: a data set trained and selected, or a version retrained on its own data and the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from model_store.artifact import Artifact
+from model_store.store import ModelStore
+from training.data.dataset import DataSet, Interactions
+from training.data.fingerprint import fingerprint
+from training.errors import ConfigurationError, DataError
+from training.export import data_set_of, publish
+from training.observer import Observer, Part
+from training.settings import TrainingSettings
+from training.trained import Trained, train_kdiffe, with_everything
+
+# A refit takes about this share of a run that selects and refits.
+REFIT_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: a model, and what its artifact says about it.
+
+    Attributes:
+        trained: the model.
+        data: the data set that it was fitted on.
+        held_out: interactions that were not fitted on and that a refit adds.
+        metrics: split → metric → value.
+        data_facts: name and fingerprint of the data; the state's id where the log was added.
+        training_facts: epochs, whether it is a refit, the version that was retrained.
+        extra_arrays: arrays that a retrained version carries on.
+        sequence: the log's sequence number that the data reaches.
+    """
+
+    trained: Trained
+    data: DataSet
+    held_out: Interactions
+    metrics: Mapping[str, Any]
+    data_facts: Mapping[str, Any]
+    training_facts: Mapping[str, Any]
+    extra_arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    sequence: int = 0
+
+    def publish(self, store: ModelStore, seconds: float, *, activate: bool) -> str:
+        """Publish the model. Returns the new version's name."""
+        return publish(
+            self.trained,
+            self.data,
+            store,
+            metrics=self.metrics,
+            data_facts=self.data_facts,
+            training_facts={**self.training_facts, "seconds": round(seconds, 1)},
+            held_out=self.held_out,
+            extra_arrays=self.extra_arrays,
+            sequence=self.sequence,
+            activate=activate,
+        )
+
+
+def train_on(
+    data: DataSet,
+    settings: TrainingSettings,
+    observer: Observer,
+    folder: Path,
+    *,
+    resume: bool = False,
+    refit: bool = False,
+) -> Run:
+    """Train and select on a data set's validation split; then, where asked for, refit on everything.
+
+    Args:
+        data: the data set, with its splits.
+        settings: everything that training can be told.
+        observer: is told about every phase.
+        folder: where checkpoints go.
+        resume: go on from the folder's checkpoints.
+        refit: fit again on all splits, for the selected epochs and with the selected table.
+    """
+    mark = fingerprint(data)
+    selecting = Part(observer, 1 - REFIT_SHARE) if refit else observer
+    trained = train_kdiffe(data, settings, selecting, checkpoints=folder / "select", resume=resume, fingerprint=mark)
+    metrics: dict[str, Any] = {}
+    if trained.metrics:
+        metrics = {"valid": dict(trained.metrics), "valid_without_table": dict(trained.fit.best_metrics)}
+    held_out = data.valid.concatenate(data.test)
+    if refit:
+        observer.note("Refitting on all interactions: the figures are the selected model's, on its validation split.")
+        data, held_out = with_everything(data), Interactions.empty()
+        trained = train_kdiffe(
+            data,
+            trained.settings,
+            Part(observer, REFIT_SHARE),
+            fixed_epochs=trained.fit.best_epoch,
+            checkpoints=folder / "refit",
+            resume=resume,
+            fingerprint=mark,
+        )
+    facts = {"epochs": trained.fit.best_epoch, "refit": refit}
+    return Run(trained, data, held_out, metrics, {"name": data.name, "fingerprint": mark}, facts)
+
+
+def retrain(
+    artifact: Artifact,
+    settings: TrainingSettings,
+    later: Sequence[tuple[str, str]],
+    observer: Observer,
+    folder: Path,
+    *,
+    resume: bool = False,
+    sequence: int = 0,
+    state_id: str = "",
+) -> Run:
+    """Refit a version on its own data and later interactions, for as many epochs as it was selected with.
+
+    Args:
+        artifact: the version.
+        settings: its configuration, B's weight and λ resolved.
+        later: (user id, item id) pairs from the log.
+        observer: is told about every phase.
+        folder: where checkpoints go.
+        resume: go on from the folder's checkpoint.
+        sequence: the log's sequence number that the pairs reach.
+        state_id: name of the state that the number counts in.
+
+    Raises:
+        ConfigurationError: another model.
+        DataError: nothing to train on.
+    """
+    manifest = artifact.manifest
+    if manifest.model != "kdiffe":
+        raise ConfigurationError(
+            f"{artifact.version} is a {manifest.model!r} model: this release retrains kdiffe models alone."
+        )
+    data = data_set_of(artifact, later)
+    mark = fingerprint(data)
+    trained = train_kdiffe(
+        data,
+        settings,
+        observer,
+        fixed_epochs=int(manifest.training["epochs"]),
+        checkpoints=folder / "refit",
+        resume=resume,
+        fingerprint=mark,
+    )
+    return Run(
+        trained,
+        data,
+        Interactions.empty(),
+        metrics={**manifest.metrics, "selected_as": manifest.metrics.get("selected_as", artifact.version)},
+        data_facts={"name": data.name, "fingerprint": mark, "state_id": state_id},
+        training_facts={"epochs": trained.fit.best_epoch, "refit": True, "base": artifact.version},
+        extra_arrays={name: artifact.array(name) for name in artifact.names() if name.startswith("codebook.")},
+        sequence=sequence,
+    )
+
+
+def read_log(path: Path) -> list[tuple[str, str]]:
+    """(user id, item id) pairs from JSON lines.
+
+    Raises:
+        DataError: a line that is no interaction.
+    """
+    pairs = []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    raw = json.loads(line)
+                    user_id, item_id = raw["user_id"], raw["item_id"]
+                    if not isinstance(user_id, str | int) or not isinstance(item_id, str | int):
+                        raise TypeError("an id is a text or a whole number")
+                    pairs.append((str(user_id), str(item_id)))
+                except (ValueError, KeyError, TypeError):
+                    raise DataError(
+                        f'{path}, line {number}: {line.strip()[:80]!r} is no {{"user_id", "item_id"}} object.'
+                    ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read ({error}).") from None
+    return pairs
