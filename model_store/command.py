@@ -10,7 +10,6 @@ import difflib
 import importlib
 import importlib.metadata
 import json
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -55,9 +54,6 @@ def load(name: str) -> typer.Typer:
         MissingExtraError: a library of its extra is not installed.
     """
     subcommand = SUBCOMMANDS[name]
-    # OpenMP's idle threads sleep instead of spinning: beside other work on two cores, spinning made the epochs of a
-    # small set 4 times slower. Read when torch is first imported, so it is set here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module_name, _, attribute = subcommand.target.partition(":")
     try:
         target = getattr(importlib.import_module(module_name), attribute)

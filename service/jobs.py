@@ -201,6 +201,9 @@ class Jobs:
         )
         self._state.export(order.interactions, job.sequence)
         environment = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+        # OpenMP's idle threads sleep instead of spinning: beside a busy core, spinning made a small set's epochs 2 to 4
+        # times slower (alone on two cores it makes them 1.5 to 2 times faster).
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         out, errors = directory / "stdout.txt", directory / "log.txt"
         command = list((self._command or train_command)(order))
         with out.open("wb") as stdout, errors.open("wb") as stderr:

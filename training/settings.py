@@ -40,7 +40,7 @@ class ModelSettings(_Checked):
     """The shape of the model."""
 
     width: int = setting(64, "Width of the embeddings, d.", ge=1, le=4096)
-    n_layers: int = setting(2, "Propagation layers, L.", ge=0, le=16)
+    n_layers: int = setting(3, "Propagation layers, L.", ge=0, le=16)
     readout: Literal["mean", "sum"] = setting("mean", "Readout weights: mean is α_l = 1/(L+1), sum is α_l = 1 (D4).")
     similarity_weight: float = setting(0.7, "Weight of the attention matrix S in L̄, ξ.", ge=0.0)
     self_loops: bool = setting(False, "Whether L̄ has self-loops.")
@@ -64,7 +64,7 @@ class EntitySettings(_Checked):
     source: Literal["auto", "always", "never"] = setting(
         "auto", "When features become entities: auto is where the set brings no knowledge graph."
     )
-    n_centroids: int = setting(256, "Size of each modality's codebook.", ge=1)
+    n_centroids: int = setting(512, "Size of each modality's codebook.", ge=1)
     n_nearest: int = setting(3, "How many nearest centroids an item is linked to, for each modality.", ge=1)
 
 
@@ -72,9 +72,9 @@ class EntitySettings(_Checked):
 class LossSettings(_Checked):
     """What is minimised."""
 
-    kind: Literal["bpr", "softmax"] = setting("bpr", "bpr is formula (15); softmax is the sampled softmax.")
+    kind: Literal["bpr", "softmax"] = setting("softmax", "bpr is formula (15); softmax is the sampled softmax.")
     n_negatives: int = setting(
-        1, "Uniform negatives: for each positive (bpr), or shared by a batch (softmax).", ge=1, le=65536
+        1024, "Uniform negatives: for each positive (bpr), or shared by a batch (softmax).", ge=1, le=65536
     )
     l2_weight: float = setting(1e-4, "Weight of the squared norm of a batch's base embeddings, θ2.", ge=0.0)
 
