@@ -76,7 +76,9 @@ def train(
             if base is not None:
                 artifact = models.open(base)
                 source = f"the configuration of {base}"
-                settings = settings_from(override_values(artifact.manifest.configuration, chosen), source)
+                # The device is the machine's, not the version's: a service without a GPU retrains what a GPU trained.
+                overriding = ["run.device=auto", *chosen]
+                settings = settings_from(override_values(artifact.manifest.configuration, overriding), source)
                 later = [] if interactions is None else read_log(interactions)
                 run = retrain(
                     artifact,

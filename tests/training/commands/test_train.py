@@ -160,6 +160,21 @@ def test_a_version_retrained_from_a_retrained_one_names_the_one_that_was_selecte
     assert (manifest.metrics["selected_as"], manifest.training["base"]) == ("v0001", "v0002")
 
 
+@pytest.mark.parametrize(
+    ("more", "device"), [([], "auto"), (["--device", "cpu"], "cpu"), (["--set", "run.device=cpu"], "cpu")]
+)
+def test_a_version_from_another_machine_is_retrained_on_this_one_s_device(
+    more: list[str], device: str, store: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    # As `kdiffe train --device cuda` leaves it, to be retrained beside a service that has no GPU.
+    path = store / "v0001" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["configuration"]["run"]["device"] = "cuda"
+    path.write_text(json.dumps(manifest))
+    retrain(capsys, store, tmp_path, *more)
+    assert ModelStore(store).open("v0002").manifest.configuration["run"]["device"] == device
+
+
 def test_codebooks_survive_a_retraining(tmp_path: Path, capsys: Capture) -> None:
     data, store = tmp_path / "featured", tmp_path / "models"
     board = checkerboard(8)
