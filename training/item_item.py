@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ def largest_of_dense(weights: NDArray[np.float32], per_row: int) -> sparse.csr_a
     return result
 
 
-def resolved_method(settings: ItemItemSettings, n_items: int) -> str:
+def resolved_method(settings: ItemItemSettings, n_items: int) -> Literal["ease", "rp3beta", "none"]:
     """How B is made for a catalogue of this size: ease, rp3beta or none."""
     if settings.method == "auto":
         return "ease" if n_items <= settings.ease_limit else "rp3beta"

@@ -22,7 +22,7 @@ from training.data.dataset import DataSet, Interactions, KnowledgeGraph
 from training.errors import ConfigurationError
 from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix
 from training.fitting import SELECTED_BY, Fit, batch_size, fit
-from training.item_item import item_item_weights, select_weights, table_scores
+from training.item_item import item_item_weights, resolved_method, select_weights, table_scores
 from training.models.graph import Laplacian, attention_state
 from training.models.kdiffe import KDiffE
 from training.nn.aggregation import Triplets
@@ -36,7 +36,7 @@ class Trained:
     """A trained KDiffE, on the CPU, in numpy.
 
     Attributes:
-        settings: the settings, B's weight resolved.
+        settings: the settings, B's kind, λ and weight resolved.
         device: where it was fitted.
         base: X, (I + J, d); zero for users without interactions, whose row is never trained.
         alpha: (L + 1,) readout weights.
@@ -217,7 +217,10 @@ def train_kdiffe(
     weight, metrics = settings.item_item.weight, done.best_metrics
     if table is not None and selects:
         weight, metrics = choose_weight(model, data, history, table, split, weight, observer)
-    resolved = replace(settings, item_item=replace(settings.item_item, l2=l2, weight=max(weight, 0.0)))
+    # The kind of table, too: a weight means nothing beside a table of another kind, which a grown catalogue would get.
+    method = resolved_method(settings.item_item, data.n_items)
+    table_settings = replace(settings.item_item, method=method, l2=l2, weight=max(weight, 0.0))
+    resolved = replace(settings, item_item=table_settings)
 
     def numpy(parameter: torch.Tensor) -> NDArray[np.float32]:
         return np.asarray(parameter.detach().cpu().numpy(), np.float32).copy()

@@ -229,6 +229,17 @@ def test_a_lambda_that_was_selected_stands_in_the_settings_and_a_refit_takes_it(
     assert refitted.settings == chosen.settings
 
 
+def test_a_catalogue_that_outgrows_the_limit_keeps_the_kind_of_table_that_its_weight_was_selected_for() -> None:
+    chosen = train(settings=small(item_item={"method": "auto", "ease_limit": DATA.n_items}))
+    assert chosen.settings.item_item.method == "ease"
+    grown = replace(DATA, item_ids=np.append(DATA.item_ids, "one-more"), item_names=None)
+    refitted = train(grown, chosen.settings, fixed_epochs=1)
+    assert chosen.table is not None
+    assert refitted.table is not None
+    table = refitted.table.toarray()[: DATA.n_items, : DATA.n_items]
+    np.testing.assert_allclose(table, chosen.table.toarray(), rtol=1e-4, atol=1e-6)
+
+
 def test_without_a_table_there_is_no_weight() -> None:
     result = train(settings=small(item_item={"method": "none"}))
     assert result.table is None
