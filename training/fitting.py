@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -81,7 +82,7 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint can't be read or is of another fit.
-        TrainingError: the loss is not a number.
+        TrainingError: the loss is no finite number.
     """
     loop = _Loop(model, sampler, settings, validate, checkpoints, identity)
     if resume:
@@ -168,8 +169,8 @@ class _Loop:
             total += loss.detach()
             n_batches += 1
         mean = float(total) / max(n_batches, 1)
-        if mean != mean:
-            raise TrainingError(f"The loss of epoch {number} is not a number: lower optimiser.learning_rate.")
+        if not math.isfinite(mean):
+            raise TrainingError(f"The loss of epoch {number} is {mean}: lower optimiser.learning_rate.")
         return mean
 
     def finish(self) -> Fit:

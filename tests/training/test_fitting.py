@@ -98,11 +98,12 @@ def test_batches_shrink_where_an_epoch_would_have_too_few() -> None:
     assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 0) == 1
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_advice() -> None:
-    settings = small()
+@pytest.mark.parametrize(("kind", "start"), [("softmax", math.nan), ("bpr", 1e19)])
+def test_a_loss_that_is_no_finite_number_ends_the_run_with_advice(kind: str, start: float) -> None:
+    settings = small(loss={"kind": kind}, optimiser={"learning_rate": 1e-3}, model={"n_layers": 0})
     model = model_of(DATA, settings)
     with torch.no_grad():
-        model.user_embeddings[0] = torch.nan
+        model.user_embeddings[0] = start
     with pytest.raises(TrainingError, match=r"epoch 1 .*learning_rate"):
         run(DATA, settings, model=model)
 
