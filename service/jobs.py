@@ -250,7 +250,7 @@ class Jobs:
             self._registry.wait_version(version, SWAP_TIMEOUT)
         except ServiceError:
             if previous is not None and self._store.active() == version and not self._stop.is_set():
-                self._store.activate(previous)
+                self._store.rollback()  # and not `activate`: a later rollback must not bring the bad version back
             raise
 
 

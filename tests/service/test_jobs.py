@@ -124,6 +124,7 @@ def test_a_version_that_can_not_be_served_is_taken_back(house):
     assert "checksum" in str(job.error)
     assert house.store.active() == "v0001"
     assert house.registry.serving == "v0001"
+    assert house.store.previous() is None  # a rollback must not bring it back
 
 
 def test_jobs_that_were_running_when_the_service_stopped_have_failed(house):
