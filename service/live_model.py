@@ -318,7 +318,7 @@ class LiveModel:
         New users and items get their nodes in the log's order, so that node numbers don't depend on the batches.
 
         Raises:
-            ValueError: the log has a gap, or the events go beyond the next refresh while it is due.
+            ValueError: the log has a gap.
         """
         if not events:
             return
