@@ -77,7 +77,8 @@ def _serving(out: Console, store: Path, host: str, port: int) -> Iterator[str]:
     try:
         yield _wait_until_ready(out, server)
     finally:
-        server.send_signal(signal.SIGINT)
+        # Not SIGINT: after the terminal's Ctrl-C it would be the second, and uvicorn would leave without shutting down.
+        server.terminate()
         try:
             server.wait(20)
         except subprocess.TimeoutExpired:
@@ -103,10 +104,11 @@ def _keep_reading(server: subprocess.Popen[str]) -> None:
 
     def follow() -> None:
         assert server.stderr is not None  # noqa: S101
-        for line in server.stderr:
-            sys.stderr.write(line)
+        with server.stderr as lines:
+            for line in lines:
+                sys.stderr.write(line)
 
-    Thread(target=follow, daemon=True).start()
+    Thread(target=follow, name="kdiffe-demo-log", daemon=True).start()
 
 
 def _tour(out: Console, url: str, data: Path, started: float) -> None:
