@@ -93,6 +93,15 @@ class ModelStore:
 
     # ---- changing ------------------------------------------------------------------------------------------------
 
+    def check_writable(self) -> None:
+        """Refuse a store that could not be published to, before anything long begins.
+
+        Raises:
+            StoreError: the store can't be written, or its state can't be read.
+        """
+        with self._changing():
+            pass
+
     def publish(self, write: Callable[[Path, str], None], *, activate: bool = True) -> str:
         """Add a version: written aside, checked, then renamed into place.
 

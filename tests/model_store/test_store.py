@@ -233,6 +233,8 @@ def test_a_root_that_cannot_be_a_directory_is_an_error_of_the_store(tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't be written"):
         ModelStore(tmp_path / "file").publish(small())
+    with pytest.raises(StoreError, match="can't be written"):
+        ModelStore(tmp_path / "file").check_writable()
     assert ModelStore(tmp_path / "file").versions() == []
 
 

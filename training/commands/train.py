@@ -15,6 +15,7 @@ from rich.table import Table
 
 from model_store.command import console, write_json
 from model_store.store import DEFAULT_ROOT, ModelStore
+from training.checkpoint import FILE_NAME as CHECKPOINT
 from training.commands.options import Config, Device, Json, Overrides, Store, check_device, with_option
 from training.configuration import override_values, read_settings, settings_from
 from training.data.loading import load_data_set
@@ -69,9 +70,12 @@ def train(
     started = time.monotonic()
     folder = run_dir or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     _make(folder)
+    models.check_writable()
     chosen = with_option(with_option(overrides, "run.device", None if device == "auto" else device), "run.seed", seed)
     with Bars(console()) as bars:
         observer: Observer = Everyone(bars, ProgressFile(progress_file)) if progress_file else bars
+        if resume and not any(folder.glob(f"*/{CHECKPOINT}")):
+            observer.note(f"There is no checkpoint in {folder}: training begins from the start.")
         try:
             if base is not None:
                 artifact = models.open(base)

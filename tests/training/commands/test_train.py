@@ -188,6 +188,14 @@ def test_codebooks_survive_a_retraining(tmp_path: Path, capsys: Capture) -> None
         np.testing.assert_array_equal(before.array(name), after.array(name))
 
 
+def test_resuming_without_a_checkpoint_says_that_it_starts_afresh(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["train", "--data", data, "--store", tmp_path / "models", "--run-dir", tmp_path / "run", "--resume"]
+    done = kdiffe(capsys, *words, *sets("optimiser.max_epochs=1"))
+    assert (done.status, "no checkpoint" in done.err) == (0, True)
+    done = kdiffe(capsys, *words, *sets("optimiser.max_epochs=1"))
+    assert (done.status, "no checkpoint" in done.err) == (0, False)
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +210,7 @@ def test_codebooks_survive_a_retraining(tmp_path: Path, capsys: Capture) -> None
         (["--data", "DATA", "--set", "model.widht=3"], "Did you mean model.width?"),
         (["--data", "DATA", "--set", "model.width=0"], "model.width = 0"),
         (["--data", "DATA", "--config", "nope"], "nope: can't be read"),
+        (["--data", "DATA", "--store", "/dev/null/models"], "/dev/null/models: can't be written"),
         (["--base", "v0009"], "No version 'v0009'"),
         (["--base", "v0001", "--config", "x.toml"], "--config goes with --data"),
         (["--base", "v0001", "--interactions", "gone.jsonl"], "gone.jsonl: can't be read"),
@@ -212,7 +221,9 @@ def test_an_error_names_the_value_and_ends_with_1(
 ) -> None:
     given = [str(data) if word == "DATA" else word for word in words]
     run = [] if "--resume" in words else ["--run-dir", tmp_path / "run"]
-    done = kdiffe(capsys, "train", "--store", trained_once, *run, *given)
+    store = [] if "--store" in words else ["--store", trained_once]
+    done = kdiffe(capsys, "train", *store, *run, *given)
+    assert "fitting" not in done.err  # nothing long has begun
     assert (done.status, done.out) == (1, "")
     assert message in " ".join(done.err.split())
     assert "Traceback" not in done.err
