@@ -30,7 +30,7 @@ def compare(
     chosen = with_option(overrides, "run.device", None if device == "auto" else device)
     settings = read_settings(config, chosen)
     out = console()
-    names = [name.strip() for name in models.split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     with Bars(out) as bars:
         results = compare_models(load_data_set(data, settings.split), names, seeds, settings, bars)
     table = Table("model", "Recall@20", "±", "NDCG@20", "±", "seeds", "chosen on validation (first seed)")

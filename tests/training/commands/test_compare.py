@@ -10,7 +10,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_json_has_mean_deviation_and_seeds_of_every_model(data: Path, capsys: Capture) -> None:
-    words = ["compare", "--data", data, "--models", "popularity, kdiffe", "--seeds", "2", "--json", *sets()]
+    words = ["compare", "--data", data, "--models", "popularity, kdiffe,popularity", "--seeds", "2", "--json", *sets()]
     done = kdiffe(capsys, *words)
     assert done.status == 0, done.err
     assert len(done.out.splitlines()) == 1
