@@ -235,9 +235,11 @@ class SqliteState:
                     break
             error = self._commit(group) if group else None
             if error is not None:
-                # One of them spoils the rest: each alone.
+                # One of them spoils the rest: each alone. A file that is locked or full is every one's trouble, and
+                # each would wait for the lock anew.
+                shared = len(group) == 1 or isinstance(error, sqlite3.OperationalError)
                 for single in group:
-                    alone = self._commit([single]) if len(group) > 1 else error
+                    alone = error if shared else self._commit([single])
                     if alone is not None:
                         self._refuse(single[1], alone)
 

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import wait
 
 import pytest
@@ -94,6 +95,25 @@ def test_a_batch_that_can_not_be_written_does_not_spoil_the_others(tmp_path):
         futures[2].result()
     assert all(future.result().accepted == 1 for n, future in enumerate(futures) if n != 2)
     assert state.last_sequence() == 5
+    state.close()
+
+
+def test_a_file_that_another_process_keeps_locked_fails_all_who_wait_at_once(tmp_path):
+    state = SqliteState(tmp_path / "state.sqlite3")
+    state._writer.execute("PRAGMA busy_timeout = 300")
+    other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    futures = [state.submit([interaction("u", str(n))]) for n in range(9)]
+    wait(futures)
+    # Two groups at most: the first batch, and those that came while it waited. One after the other it would be 3 s.
+    assert time.monotonic() - began < 1.5
+    for future in futures:
+        with pytest.raises(StateError, match="locked"):
+            future.result()
+    other.execute("ROLLBACK")
+    other.close()
+    assert state.append([interaction()]).sequence == 1
     state.close()
 
 
