@@ -183,10 +183,13 @@ class Registry:
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        warm_up()
+        warm = False
         while not self._stop.is_set():
             self._wake.clear()
             try:
+                if not warm:
+                    warm_up()
+                    warm = True
                 self._follow_store()
             except Exception as error:  # a version that can't be loaded must not end the one that is served
                 version = self._wanted

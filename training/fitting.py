@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -123,6 +124,12 @@ class _Loop:
         self.best_epoch = 0
         self.best_metrics: Mapping[str, float] = {}
         self.best: dict[str, Tensor] = {}
+        # The parameters' moving average (Polyak): an early stop picks from it instead of from single steps' noise.
+        self.average = (
+            {name: value.detach().clone() for name, value in model.named_parameters()}
+            if (settings.optimiser.average > 0)
+            else {}
+        )
         self.since_best = 0
 
     @property
@@ -139,10 +146,12 @@ class _Loop:
         metrics: Mapping[str, float] = {}
         optimiser = self.settings.optimiser
         if self.validate is not None and (number % optimiser.evaluate_every == 0 or number == optimiser.max_epochs):
-            metrics = self.validate()
+            with self._averaged():
+                metrics = self.validate()
+                current = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
             if not self.best_metrics or metrics[SELECTED_BY] > self.best_metrics[SELECTED_BY]:
                 self.best_epoch, self.best_metrics, self.since_best = number, metrics, 0
-                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+                self.best = current
             else:
                 self.since_best += 1
         self.history.append(Epoch(number, loss, seconds, metrics))
@@ -166,6 +175,9 @@ class _Loop:
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
+            if self.average:
+                parameters = [parameter.detach() for parameter in self.model.parameters()]
+                torch._foreach_lerp_(list(self.average.values()), parameters, 1 - self._decay(number, n_batches))
             total += loss.detach()
             n_batches += 1
         mean = float(total) / max(n_batches, 1)
@@ -173,10 +185,28 @@ class _Loop:
             raise TrainingError(f"The loss of epoch {number} is {mean}: lower optimiser.learning_rate.")
         return mean
 
+    def _decay(self, number: int, n_batches: int) -> float:
+        """The average's decay at a step: small at first, so that the start is soon forgotten (as TensorFlow's)."""
+        steps = (number - 1) * self.settings.optimiser.min_batches + n_batches
+        return min(self.settings.optimiser.average, (1 + steps) / (10 + steps))
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with the averaged parameters; its own come back."""
+        if not self.average:
+            yield
+            return
+        own = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.model.load_state_dict(self.average, strict=False)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own, strict=False)
+
     def finish(self) -> Fit:
-        """Put the best epoch's parameters back."""
-        if self.best:
-            self.model.load_state_dict(self.best)
+        """Put the best epoch's parameters back; without validation, the average where there is one."""
+        if self.best or self.average:
+            self.model.load_state_dict(self.best or self.average, strict=False)
         best_epoch = self.best_epoch or len(self.history)
         return Fit(best_epoch, self.best_metrics, tuple(self.history))
 
@@ -185,6 +215,7 @@ class _Loop:
         assert self.checkpoints is not None  # noqa: S101
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"adam.{name}.{key}"] = value
@@ -207,10 +238,11 @@ class _Loop:
                 for name, value in found.tensors.items()
                 if name.startswith(f"{prefix}.")
             }
-            for prefix in ("model", "best", "adam")
+            for prefix in ("model", "best", "average", "adam")
         }
         self.model.load_state_dict(part["model"])
         self.best = part["best"]
+        self.average = {name: part["average"][name] for name in self.average}  # in the parameters' order
         for name, parameter in self.model.named_parameters():
             # Adam keeps its step counter on the CPU whatever the device.
             self.optimiser.state[parameter] = {

@@ -45,7 +45,9 @@ class ModelSettings(_Checked):
     similarity_weight: float = setting(0.7, "Weight of the attention matrix S in L̄, ξ.", ge=0.0)
     self_loops: bool = setting(False, "Whether L̄ has self-loops.")
     knowledge: bool = setting(True, "Whether items are aggregated with their entities, formulas (1) and (2).")
-    init_scale: float = setting(0.1, "Standard deviation of the embeddings at the start.", ge=0.0)
+    init_scale: float = setting(
+        0.03, "Standard deviation of the embeddings at the start; 0 is Xavier's √(2/(rows + width)).", ge=0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,17 @@ class LossSettings(_Checked):
 
     kind: Literal["bpr", "softmax"] = setting("softmax", "bpr is formula (15); softmax is the sampled softmax.")
     n_negatives: int = setting(
-        1024, "Uniform negatives: for each positive (bpr), or shared by a batch (softmax).", ge=1, le=65536
+        0,
+        "Uniform negatives: for each positive (bpr), or shared by a batch (softmax); 0 is 1 for bpr, 1024 for softmax.",
+        ge=0,
+        le=65536,
     )
     l2_weight: float = setting(1e-4, "Weight of the squared norm of a batch's base embeddings, θ2.", ge=0.0)
+
+    @property
+    def negatives(self) -> int:
+        """The number of negatives, chosen where the settings leave it open."""
+        return self.n_negatives or (1 if self.kind == "bpr" else 1024)
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,12 @@ class OptimiserSettings(_Checked):
     batch_size: int = setting(2048, "Most interactions in a batch.", ge=1)
     min_batches: int = setting(30, "Batches an epoch has at least: on a small set batches are smaller.", ge=1)
     max_epochs: int = setting(400, "Most epochs.", ge=1)
+    average: float = setting(
+        0.99,
+        "Decay a step of the moving average of the parameters, which is what is evaluated and kept; 0 keeps the last.",
+        ge=0.0,
+        le=0.9999,
+    )
     patience: int = setting(15, "Evaluations without a better validation NDCG@20 before training stops.", ge=1)
     evaluate_every: int = setting(2, "Epochs between evaluations.", ge=1)
 

@@ -201,7 +201,7 @@ def train_kdiffe(
         Sampler(
             data.train,
             data.n_items,
-            settings.loss.n_negatives,
+            settings.loss.negatives,
             run.seed,
             batch_size(settings.optimiser, len(data.train)) if settings.loss.kind == "softmax" else None,
         ),
@@ -254,7 +254,8 @@ def make_table(
     """B before its weight, and EASE's λ: selected on the split where there is one and the settings leave it open."""
     chosen = settings.item_item
     if split is None:
-        return item_item_weights(history, chosen), chosen.l2
+        # A weight of 0 was selected: the table would be made for nothing.
+        return (None if chosen.weight == 0 else item_item_weights(history, chosen)), chosen.l2
     return select_weights(history, chosen, lambda table: evaluate(table_scores(history, table), split)[SELECTED_BY])
 
 
@@ -325,4 +326,6 @@ def _order_of(data: DataSet) -> str:
 def with_everything(data: DataSet) -> DataSet:
     """The same data with validation and test interactions moved into train: what a refit fits on."""
     everything = data.train.concatenate(data.valid).concatenate(data.test)
+    codes = everything.user_rows.astype(np.int64) * data.n_items + everything.item_rows
+    everything = everything.take(np.sort(np.unique(codes, return_index=True)[1]))  # a pair of two splits is one
     return replace(data, train=everything, valid=Interactions.empty(), test=Interactions.empty())

@@ -41,7 +41,7 @@ def test_popularity_has_the_figures_of_brute_force() -> None:
     counts = matrix_of(CLIPS.train, CLIPS.n_users, CLIPS.n_items).sum(0)
     expected = figures(np.tile(counts, (CLIPS.n_users, 1)), CLIPS)
     assert {key: found[key] for key in expected} == pytest.approx(expected)
-    assert (found["seeds"], found["recall@20_std"], found["ndcg@20_std"]) == ([0], 0.0, 0.0)  # it draws nothing
+    assert (found["seed_values"], found["recall@20_std"], found["ndcg@20_std"]) == ([0], 0.0, 0.0)  # it draws nothing
 
 
 def test_itemknn_has_the_figures_of_the_setting_that_is_best_on_validation() -> None:
@@ -94,7 +94,7 @@ def test_the_summary_is_mean_and_sample_deviation_over_the_seeds(monkeypatch: py
     monkeypatch.setattr(comparison, "MODELS", {**MODELS, "luck": luck})
     recorder = Recorder()
     found = compare(DATA, ["luck"], 3, small(), recorder)["luck"]
-    assert found["seeds"] == [0, 1, 2]
+    assert (found["seeds"], found["seed_values"]) == (3, [0, 1, 2])
     assert found["chosen"] == ["12 right", "6 right", "3 right"]
     assert recorder.notes == ["luck, seed 0", "luck, seed 1", "luck, seed 2"]
     # 12 items less those of train: a wrong user's item comes last of them.
@@ -112,7 +112,7 @@ def test_the_summary_is_mean_and_sample_deviation_over_the_seeds(monkeypatch: py
 def test_kdiffe_is_reported_with_and_without_its_table() -> None:
     found = compare(DATA, ["kdiffe"], 2, small(item_item={"weight": 5.0}), Silence())
     assert list(found) == ["kdiffe", "kdiffe_without_table"]
-    assert found["kdiffe"]["seeds"] == [0, 1]
+    assert found["kdiffe"]["seed_values"] == [0, 1]
     assert "B × 5" in str(found["kdiffe"]["chosen"])
     assert list(compare(DATA, ["kdiffe"], 1, small(item_item={"method": "none"}), Silence())) == ["kdiffe"]
 

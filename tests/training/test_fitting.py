@@ -90,6 +90,41 @@ def test_an_epoch_is_as_many_steps_of_adam_each_on_a_fresh_gradient(kind: str, n
     assert done.history[0].loss == pytest.approx(sum(seen) / n_batches, rel=1e-5)
 
 
+def test_the_kept_parameters_are_the_moving_average_of_every_step_s() -> None:
+    size = -(-len(DATA.train) // 3)
+    common = {"batch_size": size, "min_batches": 3, "learning_rate": 0.05}
+    settings = small(optimiser={**common, "max_epochs": 2, "average": 0.5})
+    hand = parameters(model_of(DATA, settings))
+    model = model_of(DATA, settings)
+    plain = torch.optim.Adam(model.parameters(), lr=0.05)
+    step = 0
+    for epoch in (1, 2):
+        samples = sampler_of(DATA, settings).epoch(epoch)
+        for begin in range(0, len(samples.users), size):
+            batch = slice(begin, begin + size)
+            drawn = samples.negatives[begin // size] if samples.shared else samples.negatives[batch]
+            arrays = (samples.users[batch], samples.positives[batch], drawn)
+            plain.zero_grad()
+            model.loss(*(torch.from_numpy(array) for array in arrays), settings.loss).backward()
+            plain.step()
+            decay = min(0.5, (1 + step) / (10 + step))
+            now = parameters(model)
+            hand = {name: decay * hand[name] + (1 - decay) * now[name] for name in hand}
+            step += 1
+    kept, _ = run(DATA, settings)
+    for name, value in parameters(kept).items():
+        np.testing.assert_allclose(value.numpy(), hand[name].numpy(), rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_a_run_with_an_average_that_is_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    settings = small(optimiser={"average": 0.9, "max_epochs": 4}, run={"checkpoint_every": 2})
+    whole, _ = run(DATA, settings)
+    run(DATA, settings, epochs=2, checkpoints=tmp_path, identity="one")
+    resumed, done = run(DATA, settings, checkpoints=tmp_path, identity="one", resume=True)
+    assert [epoch.epoch for epoch in done.history] == [1, 2, 3, 4]
+    assert_same_bits(parameters(whole), parameters(resumed))
+
+
 def test_batches_shrink_where_an_epoch_would_have_too_few() -> None:
     assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 1000) == 100
     assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 120) == 30

@@ -36,10 +36,9 @@ def compare(
     table = Table("model", "Recall@20", "±", "NDCG@20", "±", "seeds", "chosen on validation (first seed)")
     for name, row in results.items():
         figures = [f"{row[key]:.4f}" for key in ("recall@20", "recall@20_std", "ndcg@20", "ndcg@20_std")]
-        runs, selected = row["seeds"], row["chosen"]
-        assert isinstance(runs, list)  # noqa: S101
+        selected = row["chosen"]
         assert isinstance(selected, list)  # noqa: S101
-        table.add_row(name, *figures, str(len(runs)), str(selected[0]))
+        table.add_row(name, *figures, str(row["seeds"]), str(selected[0]))
     out.print(table)
     if as_json:
         write_json({"data": data.name, "models": results})

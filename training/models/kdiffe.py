@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,8 @@ class KDiffE(nn.Module):
         width = settings.width
 
         def table(rows: int) -> nn.Parameter:
-            return nn.Parameter(settings.init_scale * torch.randn(rows, width, generator=generator))
+            scale = settings.init_scale or math.sqrt(2 / (rows + width))
+            return nn.Parameter(scale * torch.randn(rows, width, generator=generator))
 
         self.user_embeddings = table(n_users)
         self.item_embeddings = table(n_items)

@@ -17,7 +17,8 @@ def test_json_has_mean_deviation_and_seeds_of_every_model(data: Path, capsys: Ca
     models = done.json["models"]
     assert {"popularity", "kdiffe"} <= set(models)
     for name, seeds in (("popularity", [0]), ("kdiffe", [0, 1])):
-        assert models[name]["seeds"] == seeds
+        assert models[name]["seed_values"] == seeds
+        assert models[name]["seeds"] == len(seeds)
         for metric in ("recall@20", "ndcg@20"):
             assert 0 <= models[name][metric] <= 1
             assert models[name][f"{metric}_std"] >= 0
