@@ -58,7 +58,8 @@ def losses(done: Fit) -> list[float]:
 def test_an_epoch_is_as_many_steps_of_adam_each_on_a_fresh_gradient(kind: str, n_batches: int) -> None:
     size = -(-len(DATA.train) // n_batches)
     rate = 0.01
-    settings = small(loss={"kind": kind}, optimiser={"batch_size": size, "learning_rate": rate, "max_epochs": 1})
+    optimiser = {"batch_size": size, "learning_rate": rate, "max_epochs": 1, "average": 0.0}
+    settings = small(loss={"kind": kind}, optimiser=optimiser)
     model, done = run(DATA, settings)
 
     # Adam (Kingma and Ba, 2015) with its usual constants; the gradient of each step is taken in a model of its own.
