@@ -69,7 +69,8 @@ def house(tmp_path, request):
     house.close()
 
 
-def test_a_job_trains_with_the_log_and_its_version_is_served(tmp_path, house):
+def test_a_job_trains_with_the_log_and_its_version_is_served(tmp_path, house, monkeypatch):
+    monkeypatch.setenv("KDIFFE_ADMIN_KEY", "not for the trainer's eyes")
     house.state.append(interactions([("u1", "fresh"), ("new", "i3")]))
     job = house.jobs.retrain()
     assert job.sequence == 2

@@ -153,6 +153,16 @@ def test_without_a_validation_split_the_last_epoch_is_kept_and_nothing_is_report
     assert result.table_weight == 2.0
 
 
+def test_a_pair_that_stands_in_two_splits_is_one_interaction_of_everything() -> None:
+    twice = replace(DATA, test=DATA.test.concatenate(DATA.valid))
+    pairs = {
+        (int(u), int(v))
+        for part in (DATA.train, DATA.valid, DATA.test)
+        for u, v in zip(part.user_rows, part.item_rows, strict=True)
+    }
+    assert len(with_everything(twice).train) == len(pairs)
+
+
 def test_a_refit_fits_all_splits_for_a_fixed_number_of_epochs() -> None:
     everything = with_everything(DATA)
     pairs = {
@@ -163,6 +173,7 @@ def test_a_refit_fits_all_splits_for_a_fixed_number_of_epochs() -> None:
     assert len(everything.valid) == len(everything.test) == 0
     result = train(everything, small(item_item={"weight": 0.0}), fixed_epochs=2)
     assert len(result.fit.history) == 2
+    assert result.table is None  # a table of weight 0 is not made
     assert result.state.degrees[: DATA.n_users].sum() == len(pairs)
     assert result.base[: DATA.n_users].any(1).all()  # nobody is cold any more
 
