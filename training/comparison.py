@@ -14,7 +14,7 @@ from training.errors import ConfigurationError
 from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix
 from training.export import kernel_embeddings
 from training.fitting import SELECTED_BY
-from training.item_item import EASE_L2, item_item_table
+from training.item_item import EASE_L2, item_item_table, table_matrix
 from training.models.ease import ease
 from training.models.itemknn import itemknn
 from training.models.popularity import popularity
@@ -196,8 +196,6 @@ def _best(grid: Sequence[Setting], make: Callable[[Setting], ScoreUsers], task: 
 
 
 def _scores(trained: Trained, task: Task, weight: float) -> ScoreUsers:
-    data, table = task.data, item_item_table(trained.table, weight)
-    matrix = None
-    if table.n_rows:
-        matrix = sparse.csr_array((table.data, table.indices, table.indptr), shape=(data.n_items, data.n_items))
-    return scores_of(kernel_embeddings(trained, data.n_users), data.n_users, task.history, matrix)
+    n_users, n_items = task.data.n_users, task.data.n_items
+    table = table_matrix(item_item_table(trained.table, weight), n_items)
+    return scores_of(kernel_embeddings(trained, n_users), n_users, task.history, table)

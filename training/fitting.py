@@ -148,12 +148,11 @@ class _Loop:
         if self.validate is not None and (number % optimiser.evaluate_every == 0 or number == optimiser.max_epochs):
             with self._averaged():
                 metrics = self.validate()
-                current = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-            if not self.best_metrics or metrics[SELECTED_BY] > self.best_metrics[SELECTED_BY]:
-                self.best_epoch, self.best_metrics, self.since_best = number, metrics, 0
-                self.best = current
-            else:
-                self.since_best += 1
+                if not self.best_metrics or metrics[SELECTED_BY] > self.best_metrics[SELECTED_BY]:
+                    self.best_epoch, self.best_metrics, self.since_best = number, metrics, 0
+                    self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+                else:
+                    self.since_best += 1
         self.history.append(Epoch(number, loss, seconds, metrics))
         if self.checkpoints is not None and number % self.settings.run.checkpoint_every == 0:
             self.save()

@@ -211,3 +211,10 @@ def item_item_table(weights: sparse.csr_array | None, weight: float) -> ItemItem
         return ItemItemTable.empty()
     data = (np.float32(weight) * weights.data).astype(np.float32)
     return ItemItemTable(weights.indptr.astype(np.int64), weights.indices.astype(np.int32), data)
+
+
+def table_matrix(table: ItemItemTable, n_items: int) -> sparse.csr_array | None:
+    """B in scipy's form, (J, J), its weight included; None where B = 0."""
+    if table.n_rows == 0:
+        return None
+    return sparse.csr_array((table.data, table.indices, table.indptr), shape=(n_items, n_items))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from model_store.command import write_json
 from training.data.dataset import DataSet
 from training.data.fingerprint import fingerprint
 from training.data.formats import READABLE, WRITABLE, detect_format, read_data_set, write_data_set
@@ -40,7 +39,7 @@ def convert(
     report(console, f"Read {chosen} from {source}, wrote {to} to {target}.", data)
     if as_json:
         summary = {"from": chosen, "to": to, "target": str(target), "notes": notes, **sizes(data)}
-        sys.stdout.write(json.dumps(summary) + "\n")
+        write_json(summary)
 
 
 def sizes(data: DataSet) -> dict[str, object]:

@@ -8,7 +8,6 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.table import Table
-from scipy import sparse
 
 from model_store.artifact import Artifact
 from model_store.command import console, write_json
@@ -18,8 +17,9 @@ from training.configuration import settings_from
 from training.data.dataset import DataSet, Interactions
 from training.data.loading import load_data_set
 from training.errors import ConfigurationError, DataError
-from training.evaluation import Split
+from training.evaluation import Split, interaction_matrix
 from training.evaluation import evaluate as evaluate_split
+from training.item_item import table_matrix
 from training.trained import scores_of
 
 SPLITS = ("train", "valid", "test")
@@ -76,14 +76,10 @@ def evaluate_artifact(artifact: Artifact, data: DataSet, split: str, masks: list
     for name in masks:
         hidden = hidden.concatenate(rows(parts[name]))
     users, items = artifact.graph().pairs()
-    ones = np.ones(len(users), np.float32)
-    history = sparse.csr_array((ones, (users, items)), shape=(n_users, n_items))
-    table = artifact.item_item()
-    matrix = None
-    if table.n_rows:
-        matrix = sparse.csr_array((table.data, table.indices, table.indptr), shape=(n_items, n_items))
+    history = interaction_matrix(Interactions(users, items), n_users, n_items)
+    table = table_matrix(artifact.item_item(), n_items)
     embeddings = np.concatenate([artifact.array("user_embeddings"), artifact.array("item_embeddings")])
-    scores = scores_of(embeddings, n_users, history, matrix)
+    scores = scores_of(embeddings, n_users, history, table)
     return evaluate_split(scores, Split.of(rows(parts[split]), hidden, n_users, n_items))
 
 

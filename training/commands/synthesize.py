@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from model_store.command import write_json
 from training.commands.convert import report, sizes
 from training.data.formats import WRITABLE, write_data_set
 from training.data.synthesis import synthesize as make_up
@@ -34,4 +33,4 @@ def synthesize(
         console.print(f"Note: {note}", markup=False, soft_wrap=True)
     report(console, f"Wrote {to} to {target}.", data)
     if as_json:
-        sys.stdout.write(json.dumps({"format": to, "target": str(target), "notes": notes, **sizes(data)}) + "\n")
+        write_json({"format": to, "target": str(target), "notes": notes, **sizes(data)})
