@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import UnknownUserError
-from service.explanation.knowledge import KNOWLEDGE
+from service.explanation.knowledge import KNOWLEDGE, triplets_of
 from service.explanation.names import Names
 from service.live_model import LiveModel
 from service.readout import UserView
@@ -78,7 +78,7 @@ def history(model: LiveModel, user_id: str, limit: int, offset: int = 0) -> Hist
     """
     view = model.user(user_id)
     if view is None:
-        raise UnknownUserError(f"Unknown user {user_id!r}: it has no interaction and is in no artifact.")
+        raise UnknownUserError.of(user_id)
     trained = np.isin(view.seen, _rows_in_version(model, view))
     order = np.lexsort((view.seen, -view.similarity, trained))[offset : offset + limit]
     rows = view.seen[order]
@@ -153,11 +153,7 @@ class _Entities:
     def of(self, row: int) -> list[Entity]:
         if row >= self._n_items:
             return []
-        triplets = range(int(self._indptr[row]), int(self._indptr[row + 1]))
-        return [
-            {
-                "relation": str(self._relation_ids[self._relations[t]]),
-                "entity": str(self._entity_ids[self._entities[t]]),
-            }
-            for t in triplets
-        ]
+        triplets = triplets_of(self._indptr, row)
+        relations = self._relation_ids[self._relations[triplets]].tolist()
+        entities = self._entity_ids[self._entities[triplets]].tolist()
+        return [{"relation": relation, "entity": entity} for relation, entity in zip(relations, entities, strict=True)]

@@ -106,6 +106,11 @@ class UnknownUserError(ServiceError):
 
     code = ErrorCode.UNKNOWN_USER
 
+    @classmethod
+    def of(cls, user_id: str) -> UnknownUserError:
+        """The error that names the user."""
+        return cls(f"Unknown user {user_id!r}: it has no interaction and is in no artifact.")
+
 
 class UnknownItemError(ServiceError):
     """An item that is in no artifact and in no interaction."""

@@ -15,7 +15,7 @@ from uuid import uuid4
 from service.errors import JobEndedError, JobRunningError, TrainingUnavailableError, UnknownJobError
 from service.runner import SWAP, give_up
 from service.state.port import UNFINISHED, Job, StateStore
-from service.training_process import tail
+from service.training_process import log_of, tail
 
 # Seconds until an activated version is served.
 SWAP_TIMEOUT = 600.0
@@ -75,7 +75,7 @@ class Jobs:
             UnknownJobError: there is no such job.
         """
         job = self.job(job_id)
-        return tail(self._directory / job.job_id / "log.txt") or job.log
+        return tail(log_of(self._directory / job.job_id)) or job.log
 
     def retrain(self) -> Job:
         """Ask for a job that retrains the served version with all of the log; it waits while another one runs.

@@ -168,7 +168,7 @@ class LiveModel:
         """A user now, None where it is unknown."""
         with self.lock.reading():
             row = self.users.row(user_id)
-            return None if row is None else self._view(row)
+            return None if row is None else self._view_of(row)
 
     def walks_to_read(self, user_id: str) -> int:
         """From how many stale nodes a read of this user has to walk."""
@@ -190,7 +190,7 @@ class LiveModel:
             row = self.users.row(user_id)
             if row is None:
                 return None
-            view = self._view(row)
+            view = self._view_of(row)
             readout = view.readout
             known = item_row < readout.n_items
             parts = contributions(
@@ -280,19 +280,7 @@ class LiveModel:
             nodes = self._item_nodes.values[item_rows]
             node = self._state.n_nodes
             neighbors, similarity, degrees = self._state.newcomer(node_key("user", SESSION), nodes)
-            readout = self._readout
-            vector = self.form.user_embedding(node, neighbors, similarity, degrees, readout.neighbor_embeddings)
-            return UserView(
-                -1,
-                node,
-                False,
-                neighbors,
-                self._node_rows.values[neighbors],
-                similarity,
-                vector,
-                readout,
-                self._sequence,
-            )
+            return self._view(-1, node, neighbors, similarity, degrees)
 
     # ---- the follower's side -------------------------------------------------------------------------------------
 
@@ -480,17 +468,27 @@ class LiveModel:
             while unsettled and unsettled[0][0] <= settled_at:
                 unsettled.popleft()
 
-    def _view(self, row: int) -> UserView:
+    def _view_of(self, row: int) -> UserView:
         """A user now; the lock is held."""
         node = int(self._user_nodes.values[row])
         similarity = self._state.similarity(node)
-        neighbors = self._state.neighbors(node).copy()
+        return self._view(row, node, self._state.neighbors(node).copy(), similarity, self._state.degrees)
+
+    def _view(
+        self,
+        row: int,
+        node: int,
+        neighbors: NDArray[np.int32],
+        similarity: NDArray[np.float32],
+        degrees: NDArray[np.int32],
+    ) -> UserView:
+        """A row of L̄ read as a user's, -1 for one that has no row; the lock is held."""
         readout = self._readout
-        vector = self.form.user_embedding(node, neighbors, similarity, self._state.degrees, readout.neighbor_embeddings)
+        vector = self.form.user_embedding(node, neighbors, similarity, degrees, readout.neighbor_embeddings)
         return UserView(
             row,
             node,
-            row < self.form.n_users,
+            0 <= row < self.form.n_users,
             neighbors,
             self._node_rows.values[neighbors],
             similarity,

@@ -257,19 +257,8 @@ class Registry:
         Raises:
             NotReadyError: it could not be loaded, another one was activated, or the time is over.
         """
-        self._wake.set()
-
-        def decided() -> bool:
-            problem = self._problem
-            return (
-                self._stop.is_set() or self.serving == version or (problem is not None and problem.version == version)
-            )
-
-        with self._changed:
-            self._changed.wait_for(decided, timeout)
-        if self.serving != version:
-            problem = self._problem
-            reason = problem.message if problem is not None and problem.version == version else "it was not swapped in"
+        reason = self._wait_for(version, lambda: self.serving, lambda: self._problem, timeout, "it was not swapped in")
+        if reason is not None:
             raise NotReadyError(f"Version {version} is active but not served: {reason}")
 
     def wait_canary(self, version: str, timeout: float) -> None:
@@ -278,24 +267,38 @@ class Registry:
         Raises:
             NotReadyError: it could not be loaded, or the time is over.
         """
-        self._wake.set()
 
-        def decided() -> bool:
-            problem, canary = self._canary_problem, self.canary
-            return (
-                self._stop.is_set()
-                or (canary is not None and canary[0] == version)
-                or (problem is not None and problem.version == version)
-            )
+        def canary() -> str | None:
+            served = self.canary
+            return None if served is None else served[0]
 
-        with self._changed:
-            self._changed.wait_for(decided, timeout)
-        canary, problem = self.canary, self._canary_problem
-        if canary is None or canary[0] != version:
-            reason = problem.message if problem is not None and problem.version == version else "it was not loaded"
+        reason = self._wait_for(version, canary, lambda: self._canary_problem, timeout, "it was not loaded")
+        if reason is not None:
             raise NotReadyError(f"The canary {version} is not served: {reason}")
 
     # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _wait_for(
+        self,
+        version: str,
+        served: Callable[[], str | None],
+        problem: Callable[[], Problem | None],
+        timeout: float,
+        otherwise: str,
+    ) -> str | None:
+        """Wait (blocking) until a version is served or can't be; why it is not, None where it is."""
+        self._wake.set()
+
+        def failed() -> Problem | None:
+            found = problem()
+            return found if found is not None and found.version == version else None
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._stop.is_set() or served() == version or failed() is not None, timeout)
+        if served() == version:
+            return None
+        found = failed()
+        return otherwise if found is None else found.message
 
     def _run(self) -> None:
         warm = False
@@ -311,8 +314,7 @@ class Registry:
             except Exception as error:  # a version that can't be loaded must not end the one that is served
                 version = self._wanted
                 log.exception("version can't be loaded", version=version)
-                text = str(error) if isinstance(error, KDiffEError) else repr(error)
-                self._set_problem(Problem(version, text, time.monotonic()))
+                self._set_problem(_problem_of(version, error))
             self._wake.wait(self._interval)
 
     _wanted = ""
@@ -445,9 +447,8 @@ class Registry:
             if self._served is not None and self._served.canary is not None and self._served.split is None:
                 self._serve(Served(served.main))
             log.exception("the canary can't be loaded", version=wanted.version)
-            text = str(error) if isinstance(error, KDiffEError) else repr(error)
             with self._changed:
-                self._canary_problem = Problem(wanted.version, text, time.monotonic())
+                self._canary_problem = _problem_of(wanted.version, error)
                 self._changed.notify_all()
 
     def _begin_canary(self, served: Served, wanted: Canary) -> None:
@@ -484,6 +485,10 @@ class Registry:
         with self._changed:
             self._problem = problem
             self._changed.notify_all()
+
+
+def _problem_of(version: str, error: Exception) -> Problem:
+    return Problem(version, str(error) if isinstance(error, KDiffEError) else repr(error), time.monotonic())
 
 
 def _catch_up(follower: Follower, target: int, stop: threading.Event) -> None:

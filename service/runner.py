@@ -27,7 +27,7 @@ from service.settings import Settings
 from service.state.lines import entries_between
 from service.state.port import UNFINISHED, Job, StateStore
 from service.telemetry import Telemetry
-from service.training_process import Command, Limits, Order, TrainingProcess, clear, tail, train_command
+from service.training_process import Command, Limits, Order, TrainingProcess, clear, log_of, tail, train_command
 
 INTERRUPTED = "interrupted; goes on where a service or a trainer runs"
 TAKEN = "The job was taken from the process that ran it."
@@ -226,7 +226,7 @@ class Runner:
                 logger.exception("job failed")
                 message = f"{type(error).__name__}: {error}"
             logger.error("job failed", error=message)
-            last = tail(directory / "log.txt")
+            last = tail(log_of(directory))
             ended = run.ended_as() is not None
             if ended or not run.taken:  # else whoever has the job now may use them
                 clear(directory)
@@ -428,7 +428,7 @@ class _Run:
         def beat() -> None:
             while not done.wait(BEAT):
                 with suppress(JobFailedError):  # told to the job's own thread by `check`
-                    self.update(log=tail(directory / "log.txt"))
+                    self.update(log=tail(log_of(directory)))
 
         thread = threading.Thread(target=beat, name=f"kdiffe-beat-{self.job.job_id}", daemon=True)
         thread.start()

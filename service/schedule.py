@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from model_store.errors import ArtifactError, StoreError
 from model_store.store import ModelStore
+from service.compaction import held_of
 from service.cron import first_after
 from service.state.port import Job, StateStore
 
@@ -80,6 +81,5 @@ class Schedule:
             manifest = self._store.open().manifest
         except (ArtifactError, StoreError):
             return None  # nothing to retrain
-        if manifest.data.get("state_id") == self._state.state_id:
-            reached = max(reached, manifest.sequence)
+        reached = max(reached, held_of(manifest, self._state.state_id))
         return reached if last - reached >= self._interactions else None

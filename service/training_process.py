@@ -20,8 +20,6 @@ from service.errors import JobFailedError
 from service.leash import leashed
 from service.workers import OWN_VARIABLES
 
-# What the serving process limits for itself; training uses all cores.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Characters of the training's log that a job keeps.
 TAIL = 4000
 PROC = Path("/proc")
@@ -105,7 +103,7 @@ class TrainingProcess:
             limits: what it may use.
         """
         self._order = order
-        self._out, self.log = directory / "stdout.txt", directory / "log.txt"
+        self._out, self.log = directory / "stdout.txt", log_of(directory)
         self._command = list(command(order))
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,7 +112,7 @@ class TrainingProcess:
     def __enter__(self) -> TrainingProcess:
         """Start it. It ends with this process, even where that is killed; the starting thread must stay until then."""
         # Training needs neither the server's thread limits nor its secrets.
-        hidden = {*THREAD_VARIABLES, *OWN_VARIABLES, "KDIFFE_ADMIN_KEY", "KDIFFE_STATE", "KDIFFE_STATE_PASSWORD"}
+        hidden = {*OWN_VARIABLES, "KDIFFE_ADMIN_KEY", "KDIFFE_STATE", "KDIFFE_STATE_PASSWORD"}
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         # OpenMP's idle threads sleep instead of spinning: beside a busy core, spinning made a small set's epochs 2 to 4
         # times slower (alone on two cores it makes them 1.5 to 2 times faster).
@@ -202,6 +200,11 @@ def resident_mb(session: int) -> float:
         if int(fields[3]) == session:
             total += int(fields[21])
     return total * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def log_of(directory: Path) -> Path:
+    """Where the training of a job with this folder writes its log."""
+    return directory / "log.txt"
 
 
 def tail(path: Path) -> str:

@@ -170,13 +170,13 @@ def train_kdiffe(
         without_selection(settings.item_item, data.n_items)  # refused before anything is fitted
 
     identity = f"{fingerprint} {_order_of(data)}"
-    fits: list[tuple[TrainingSettings, Recommender, Fit]] = []
     kinds = losses_to_try(settings, selects)
-    for kind in kinds:
+
+    def fitted(kind: Literal["softmax", "bpr"]) -> tuple[TrainingSettings, Recommender, Fit]:
         tried = replace(settings, loss=replace(settings.loss, kind=kind))
         model = make_model(data, tried, state, knowledge, device)
 
-        def validate(model: Recommender = model) -> Mapping[str, float]:
+        def validate() -> Mapping[str, float]:
             return evaluate(scores_of(embeddings_of(model), data.n_users, history, None), split)
 
         if len(kinds) > 1:
@@ -200,7 +200,9 @@ def train_kdiffe(
             resume=resume,
             share=0.8 / len(kinds),
         )
-        fits.append((tried, model, done))
+        return tried, model, done
+
+    fits = [fitted(kind) for kind in kinds]
     settings, model, done = max(fits, key=lambda found: found[2].best_metrics.get(SELECTED_BY, 0.0))
     if len(kinds) > 1:
         figures = ", ".join(f"{s.loss.kind} {f.best_metrics.get(SELECTED_BY, 0.0):.4f}" for s, _, f in fits)

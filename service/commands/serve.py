@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.workers import THREAD_VARIABLES
+
 if TYPE_CHECKING:
     from service.live_model import LiveModel
     from service.settings import Settings
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 # mallopt(3) of glibc: what is larger is given back when it is freed (M_MMAP_THRESHOLD); so many heaps at most
 # (M_ARENA_MAX); a heap's free end is given back beyond so much (M_TRIM_THRESHOLD).
 MALLOC = ((-3, 1 << 18), (-8, 2), (-1, 1 << 20))
-# One thread for each request: with two, BLAS takes five times as long for the exact top 20 of 12,000 × 64.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Seconds that a thread keeps the interpreter while others wait for it. With Python's own 5 ms a list waited for whoever
 # was settling or refreshing.
 SWITCH_INTERVAL = 0.0005

@@ -104,7 +104,7 @@ def explain(model: LiveModel, user_id: str, item_id: str, wanted: Wanted = PLAIN
     item_row = require_item(model, item_id)
     found = model.explained(user_id, item_row, trials=bool(wanted.parts & {"counterfactual", "why_not"}))
     if found is None:
-        raise UnknownUserError(f"Unknown user {user_id!r}: it has no interaction and is in no artifact.")
+        raise UnknownUserError.of(user_id)
     view, parts = found.view, found.parts
     readout = view.readout
     score, rank = 0.0, None

@@ -95,7 +95,7 @@ class ItemSide:
         block = next(v for v in artifact.manifest.views if v.name == "knowledge")
         self.view = block.name
         self.columns = slice(block.begin, block.end)
-        triplets = _triplets(artifact.array("knowledge.indptr"), item_row)
+        triplets = triplets_of(artifact.array("knowledge.indptr"), item_row)
         self.entities = artifact.array("knowledge.entities")[triplets]
         self.relations = artifact.array("knowledge.relations")[triplets]
         self.attention = artifact.array("knowledge.attention")[triplets].astype(np.float64)
@@ -206,9 +206,10 @@ def shared_entities(artifact: Artifact, item_rows: NDArray[np.int32], entities: 
     out = np.zeros((len(item_rows), len(entities)), np.bool_)
     for i, row in enumerate(item_rows.tolist()):
         if row < len(indptr) - 1:
-            out[i] = np.isin(entities, members[_triplets(indptr, row)])
+            out[i] = np.isin(entities, members[triplets_of(indptr, row)])
     return out
 
 
-def _triplets(indptr: NDArray[np.int64], item_row: int) -> slice:
+def triplets_of(indptr: NDArray[np.int64], item_row: int) -> slice:
+    """Where an item's triplets stand."""
     return slice(int(indptr[item_row]), int(indptr[item_row + 1]))

@@ -16,15 +16,16 @@ from service.compaction import held_of
 from service.errors import GoneError, NotReadyError, UnknownUserError
 from service.explanation.account import PLAIN, Explanation, Wanted, explain
 from service.explanation.served import Served
+from service.follower import replay
 from service.index.exact import ExactIndex
 from service.live_model import LiveModel
+from service.state.lines import entries_between
 from service.state.port import StateStore
 
 # Rebuilt models that are kept, the last ones used.
 KEPT = 2
 # Entries of the log that are applied again at most: some 10 s.
 MOST_ENTRIES = 100_000
-BATCH = 4096
 # A rebuilt model is refreshed when it is told to.
 NEVER = 1 << 62
 
@@ -68,7 +69,7 @@ class PastModels:
         """
         served = Served.parse(recommendation_id)
         if now.users.row(user_id) is None:
-            raise UnknownUserError(f"Unknown user {user_id!r}: it has no interaction and is in no artifact.")
+            raise UnknownUserError.of(user_id)
         if (now.version, now.sequence, now.readout.refreshed_at) == (
             served.version,
             served.sequence,
@@ -108,34 +109,28 @@ class PastModels:
         if model is None or model.sequence > served.sequence:
             model = LiveModel(artifact, ExactIndex, start=start, refresh_every=NEVER)
             model.seed(self._state.records("item"), start)
-            self._apply(model, served.refreshed_at, served)
+            self._replay(model, served.refreshed_at, served)
             if served.refreshed_at > start:
                 model.refresh()
-        self._apply(model, served.sequence, served)
+        self._replay(model, served.sequence, served)
         self._models[key] = model
         while len(self._models) > KEPT:
             self._models.popitem(last=False)
         return model
 
-    def _apply(self, model: LiveModel, target: int, served: Served) -> None:
-        while model.sequence < target:
-            entries = self._state.read(model.sequence, min(target - model.sequence, BATCH))
-            if not entries:
-                raise _gone(served, f"the log ends at {model.sequence}")
-            model.apply(entries)
+    def _replay(self, model: LiveModel, target: int, served: Served) -> None:
+        try:
+            replay(model, self._state, target)
+        except ValueError as error:
+            raise _gone(served, str(error)) from None
 
     def _check_erasure(self, served: Served, user_id: str, last: int) -> None:
         """An artifact from before an erasure still holds the user; nobody is to be shown that."""
         if last - served.sequence > MOST_ENTRIES:
             raise _gone(served, f"more than {MOST_ENTRIES:,} entries of the log came after it")
-        at = served.sequence
-        while at < last:
-            entries = self._state.read(at, min(last - at, BATCH))
-            if not entries:
-                return
-            if any(entry.kind == "erasure" and entry.user_id == user_id for entry in entries):
-                raise _gone(served, "the user was erased since")
-            at = entries[-1].sequence
+        entries = entries_between(self._state.read, served.sequence, last)
+        if any(entry.kind == "erasure" and entry.user_id == user_id for entry in entries):
+            raise _gone(served, "the user was erased since")
 
 
 def _without_erased(found: Explanation, now: LiveModel) -> Explanation:

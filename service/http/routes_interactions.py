@@ -80,7 +80,7 @@ async def remove(request: Request, user_id: OneId, item_id: OneId, key: Key = No
         check_length(name, value, context.settings)
     model = context.registry.model
     if user_id not in model.users:
-        raise UnknownUserError(f"Unknown user {user_id!r}: it has no interaction and is in no artifact.")
+        raise UnknownUserError.of(user_id)
     require_item(model, item_id)
     event_id = checked_key(key, context.settings)
     taken = await context.intake.take([Change("removal", user_id, item_id, timestamp=time.time(), event_id=event_id)])

@@ -83,7 +83,7 @@ async def recommended(context: Context, user_id: str, k: int, at_least: int | No
     responses=errors_of(ErrorCode.UNKNOWN_ITEM, *READ_ERRORS),
     summary="The k items nearest to an item",
 )
-async def similar(request: Request, item_id: str, k: int = 20) -> Response:
+async def similar(request: Request, item_id: str, k: int = DEFAULT_K) -> Response:
     """By the cosine of the items' vectors."""
     context = context_of(request)
     item = external_id("item", item_id, context.settings)
@@ -98,7 +98,7 @@ async def similar(request: Request, item_id: str, k: int = 20) -> Response:
     responses=errors_of(*READ_ERRORS),
     summary="The k items with the most interactions",
 )
-async def popular(request: Request, k: int = 20) -> Response:
+async def popular(request: Request, k: int = DEFAULT_K) -> Response:
     """Each user counts once for an item."""
     context = context_of(request)
     bounded_k(k, context.settings)

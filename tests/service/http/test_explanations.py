@@ -10,14 +10,6 @@ from tests.service.client import Client
 from tests.support.artifacts import publish_world
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    publish_world(root)
-    with Client(create_app(Settings(store=root, index="exact", refresh_every=5))) as client:
-        yield client
-
-
 @pytest.mark.parametrize("parts", ["", *PARTS, ",".join(PARTS), " paths , reasons,"])
 def test_the_bytes_of_every_choice_of_parts_fit_the_schema(client, parts):
     listed = client.get("/recommend/u1?k=30").json()["items"]

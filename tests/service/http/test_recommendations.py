@@ -9,14 +9,6 @@ from tests.service.client import Client
 from tests.support.artifacts import publish_world
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    publish_world(root)
-    with Client(create_app(Settings(store=root, index="exact", refresh_every=5))) as client:
-        yield client
-
-
 def test_the_bytes_of_the_hot_path_fit_the_schemas(client):
     for path, schema in (
         ("/recommend/u1?k=7", schemas.Recommendations),
