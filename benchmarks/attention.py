@@ -337,7 +337,7 @@ def incremental(options: argparse.Namespace) -> dict[str, object]:
 def refresh(options: argparse.Namespace) -> dict[str, object]:
     """A refresh of T, the item vectors and the index, from a settled state."""
     from service.index import index_builder
-    from service.live_model import LiveModel, warm_up
+    from service.live.model import LiveModel, warm_up
 
     warm_up()
     with tempfile.TemporaryDirectory() as directory:
@@ -354,7 +354,7 @@ def refresh(options: argparse.Namespace) -> dict[str, object]:
 
 def timed_lock() -> Any:
     """The model's lock, which notes how long readers wait for it, and CPU seconds of the background's holds."""
-    from service.turn_lock import TurnLock
+    from service.live.turn_lock import TurnLock
 
     class Timed(TurnLock):
         def __init__(self) -> None:
@@ -382,10 +382,10 @@ def timed_lock() -> Any:
 def load(options: argparse.Namespace) -> dict[str, object]:
     """Readers while interactions arrive at a rate, and how long everything takes to settle after the last one."""
     from service.commands.serve import SWITCH_INTERVAL, keep_what_is_there
-    from service.follower import Follower
     from service.index import index_builder
-    from service.live_model import LiveModel, warm_up
-    from service.recommender import recommend
+    from service.live.follower import Follower
+    from service.live.model import LiveModel, warm_up
+    from service.recommendation.recommender import recommend
     from service.state.memory import MemoryState
     from service.state.port import Interaction
 

@@ -31,8 +31,8 @@ from model_store.serving_form import ServingForm
 from model_store.store import ModelStore
 from service.explanation.account import PARTS, Wanted, explain
 from service.index.exact import ExactIndex
-from service.live_model import LiveModel, warm_up
-from service.recommender import recommend
+from service.live.model import LiveModel, warm_up
+from service.recommendation.recommender import recommend
 from service.state.port import LogEntry
 
 Floats = NDArray[np.float64]

@@ -17,8 +17,8 @@ import numpy as np
 from model_store.store import ModelStore
 from service.explanation.account import explain
 from service.index import index_builder
-from service.live_model import LiveModel, warm_up
-from service.recommender import recommend
+from service.live.model import LiveModel, warm_up
+from service.recommendation.recommender import recommend
 from service.state.port import LogEntry
 
 

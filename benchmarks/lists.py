@@ -22,12 +22,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from service.cursor import Cursor
 from service.http.app import create_app
 from service.index import index_builder
-from service.live_model import LiveModel, warm_up
-from service.recommender import Wish, recommend, recommend_page
-from service.selection import Boost, ItemFilter, Range
+from service.live.model import LiveModel, warm_up
+from service.recommendation.cursor import Cursor
+from service.recommendation.recommender import Wish, recommend, recommend_page
+from service.recommendation.selection import Boost, ItemFilter, Range
 from service.settings import Settings
 from service.state.entries import entry_of, row_of
 from service.state.port import Change, LogEntry

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from service.errors import UnknownUserError
 from service.explanation.knowledge import KNOWLEDGE, triplets_of
 from service.explanation.names import Names
-from service.live_model import LiveModel
-from service.readout import UserView
+from service.live.model import LiveModel
+from service.live.readout import UserView
 
 
 class HistoryItem(TypedDict):

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from service.errors import NotReadyError
-from service.registry import Registry
+from service.live.registry import Registry
 from service.state.port import Appended, Change, Interaction, StateStore
 
 Entries = Sequence[Interaction | Change]

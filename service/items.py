@@ -9,8 +9,8 @@ import numpy as np
 
 from service.errors import InvalidRequestError, UnknownItemError
 from service.explanation.names import Names
-from service.item_record import ItemRecord
-from service.live_model import LiveModel
+from service.live.item_record import ItemRecord
+from service.live.model import LiveModel
 from service.state.port import Record
 
 

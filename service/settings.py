@@ -10,9 +10,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store.store import DEFAULT_ROOT
-from service.cron import check_cron
 from service.errors import StartError
 from service.index.options import IndexOptions
+from service.jobs.cron import check_cron
 
 SQLITE = "sqlite:///"
 REDIS = ("redis://", "rediss://", "unix://")

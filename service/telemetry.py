@@ -18,8 +18,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.errors import NotReadyError
-from service.recommender import Strategy
-from service.registry import Registry
+from service.live.registry import Registry
+from service.recommendation.recommender import Strategy
 from service.security.api_key import PREFIX
 from service.workers import METRICS
 

@@ -15,7 +15,7 @@ from service.errors import (
     UnknownVersionError,
     UnusableVersionError,
 )
-from service.registry import Registry
+from service.live.registry import Registry
 
 
 class Version(TypedDict):

@@ -20,7 +20,7 @@ import typer
 from service.workers import THREAD_VARIABLES
 
 if TYPE_CHECKING:
-    from service.live_model import LiveModel
+    from service.live.model import LiveModel
     from service.settings import Settings
 
 # mallopt(3) of glibc: what is larger is given back when it is freed (M_MMAP_THRESHOLD); so many heaps at most
@@ -133,7 +133,7 @@ def load_everything() -> None:
     import uvloop  # noqa: F401
 
     import service.http.app  # noqa: F401
-    from service.live_model import warm_up
+    from service.live.model import warm_up
 
     warm_up()
 

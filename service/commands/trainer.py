@@ -22,8 +22,8 @@ def trainer(
     """Run retrain jobs until SIGTERM or Ctrl-C, which queues the running one again."""
     from model_store.store import ModelStore
     from service.errors import StartError
-    from service.jobs import training_installed
-    from service.runner import Runner, active_version, job_rules, schedule_of
+    from service.jobs.jobs import training_installed
+    from service.jobs.runner import Runner, active_version, job_rules, schedule_of
     from service.settings import read_settings
     from service.state import open_state
     from service.telemetry import Telemetry, configure_logging

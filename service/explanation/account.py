@@ -20,10 +20,10 @@ from service.explanation.paths import Paths, paths
 from service.explanation.sentence import ITEMS, Because, sentence, without
 from service.explanation.served import recommendation_id
 from service.explanation.why_not import WhyNot, why_not
-from service.live_model import LiveModel
-from service.readout import Explained
-from service.recommender import Strategy, has_evidence, require_item, strategy_of
-from service.selection import ItemFilter, Selection
+from service.live.model import LiveModel
+from service.live.readout import Explained
+from service.recommendation.recommender import Strategy, has_evidence, require_item, strategy_of
+from service.recommendation.selection import ItemFilter, Selection
 
 Part = Literal["paths", "reasons", "counterfactual", "why_not"]
 PARTS: tuple[Part, ...] = ("paths", "reasons", "counterfactual", "why_not")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from model_store.artifact import Artifact
 from model_store.serving_form import dot
 from service.explanation.names import Names, entity_name
-from service.live_model import LiveModel
-from service.readout import Explained, UserView
+from service.live.model import LiveModel
+from service.live.readout import Explained, UserView
 
 KNOWLEDGE = (
     "knowledge.indptr",

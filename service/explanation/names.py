@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.live_model import LiveModel
+from service.live.model import LiveModel
 
 
 class Names(NamedTuple):

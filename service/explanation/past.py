@@ -16,9 +16,9 @@ from service.compaction import held_of
 from service.errors import GoneError, NotReadyError, UnknownUserError
 from service.explanation.account import PLAIN, Explanation, Wanted, explain
 from service.explanation.served import Served
-from service.follower import replay
 from service.index.exact import ExactIndex
-from service.live_model import LiveModel
+from service.live.follower import replay
+from service.live.model import LiveModel
 from service.state.lines import entries_between
 from service.state.port import StateStore
 

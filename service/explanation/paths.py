@@ -11,8 +11,8 @@ import numpy as np
 
 from model_store.contributions import steps
 from service.explanation.names import Names
-from service.live_model import LiveModel
-from service.readout import Explained
+from service.live.model import LiveModel
+from service.live.readout import Explained
 
 # Contributions whose paths are followed, and users named for each.
 ITEMS = 10

@@ -7,8 +7,8 @@ import zlib
 from dataclasses import dataclass
 
 from service.errors import InvalidRequestError
-from service.live_model import LiveModel
-from service.readout import Readout, UserView
+from service.live.model import LiveModel
+from service.live.readout import Readout, UserView
 
 _FORM = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,18})\.(\d{1,18})\.([0-9a-f]{8})")
 

@@ -11,8 +11,8 @@ from model_store.counterfactuals import MOST_ADDED, find_addition
 from model_store.standing import Standing
 from service.explanation.counterfactual import NamedItem
 from service.explanation.names import Names
-from service.live_model import LiveModel
-from service.selection import ItemFilter
+from service.live.model import LiveModel
+from service.recommendation.selection import ItemFilter
 
 Rule = Literal["outranked", "seen", "withdrawn", "filtered", "no_vector", "no_evidence"]
 

@@ -37,10 +37,11 @@ from service.http.gathering import Gathering
 from service.http.middleware import Surroundings
 from service.index import index_builder
 from service.intake import Intake
-from service.jobs import SWAP_TIMEOUT, Jobs, training_installed
-from service.live_model import LiveModel
-from service.registry import Registry
-from service.runner import Runner, job_rules, schedule_of
+from service.jobs.jobs import SWAP_TIMEOUT, Jobs, training_installed
+from service.jobs.runner import Runner, job_rules, schedule_of
+from service.jobs.training_process import Command
+from service.live.model import LiveModel
+from service.live.registry import Registry
 from service.security.access import Access
 from service.security.key_book import stored_keys
 from service.security.keyring import Keyring
@@ -48,7 +49,6 @@ from service.settings import Settings
 from service.state import open_state
 from service.telemetry import Telemetry
 from service.tracing import check_tracing, open_tracing
-from service.training_process import Command
 
 # Seconds that a worker beside others waits for its model before it accepts requests none the less.
 START_PATIENCE = 300.0

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from service.live_model import LiveModel
-from service.recommender import Strategy
+from service.live.model import LiveModel
+from service.recommendation.recommender import Strategy
 
 
 class Listed(NamedTuple):

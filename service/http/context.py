@@ -16,9 +16,9 @@ from service.http.cache import ListCache
 from service.http.gathering import Gathering
 from service.http.schemas import plain_text
 from service.intake import Intake
-from service.jobs import Jobs
-from service.live_model import LiveModel
-from service.registry import Registry
+from service.jobs.jobs import Jobs
+from service.live.model import LiveModel
+from service.live.registry import Registry
 from service.settings import Settings
 from service.state.port import StateStore
 from service.telemetry import Telemetry

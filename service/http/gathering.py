@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service import recommender
-from service.live_model import LiveModel
-from service.recommender import Recommendations
+from service.live.model import LiveModel
+from service.recommendation import recommender
+from service.recommendation.recommender import Recommendations
 
 # Most lists that are made in one go: some milliseconds, for which the event loop does nothing else.
 MOST_TOGETHER = 32

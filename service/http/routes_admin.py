@@ -17,8 +17,8 @@ from service.http.answers import errors_of, json_answer
 from service.http.bodies import body_of, read_json
 from service.http.context import context_of, storable_id
 from service.http.schemas_users import TypeWeight, TypeWeights
-from service.jobs import SWAP_TIMEOUT
-from service.registry import Registry
+from service.jobs.jobs import SWAP_TIMEOUT
+from service.live.registry import Registry
 from service.state.port import DEFAULT_WEIGHT, Job
 
 router = APIRouter(

@@ -14,7 +14,7 @@ from service.http.answers import errors_of, json_answer
 from service.http.bodies import checked, parse_json
 from service.http.context import Context, Key, checked_key, context_of
 from service.http.schemas import Accepted, NewInteraction, NewInteractions, Text
-from service.recommender import require_item
+from service.recommendation.recommender import require_item
 from service.settings import Settings
 from service.state.port import Change, Interaction
 

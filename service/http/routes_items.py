@@ -15,7 +15,7 @@ from service.http.answers import errors_of, json_answer
 from service.http.context import checked_key, context_of, storable_id
 from service.http.routes_recommendations import READ_ERRORS, AtLeast, model_at
 from service.http.schemas_items import ItemIn, ItemOut, ItemTaken
-from service.recommender import require_item
+from service.recommendation.recommender import require_item
 from service.state.port import Change
 
 router = APIRouter(tags=["items"])

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.cursor import Cursor
 from service.errors import ErrorCode, InvalidRequestError, RequestTooLargeError
 from service.http.answers import errors_of, json_answer
 from service.http.context import bounded_k, context_of
 from service.http.routes_recommendations import READ_ERRORS, AtLeast, model_at
 from service.http.schemas_lists import Lists, RecommendIn
-from service.live_model import LiveModel
-from service.recommender import ListPage, Wish, recommend_page, unknown_items
+from service.live.model import LiveModel
+from service.recommendation.cursor import Cursor
+from service.recommendation.recommender import ListPage, Wish, recommend_page, unknown_items
 from service.settings import Settings
 
 router = APIRouter(tags=["recommendations"])

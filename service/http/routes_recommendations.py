@@ -11,13 +11,13 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from service import recommender
 from service.errors import ErrorCode, NotReadyError
 from service.http import schemas
 from service.http.answers import errors_of, json_answer
 from service.http.cache import Listed
 from service.http.context import Context, bounded_k, context_of, external_id, read_model
-from service.live_model import LiveModel
+from service.live.model import LiveModel
+from service.recommendation import recommender
 
 P = ParamSpec("P")
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.http.schemas import Text
-from service.item_record import LARGEST
+from service.live.item_record import LARGEST
 
 # Entries of one item; the body's size bounds all of them together.
 MOST_NAMES = 1000

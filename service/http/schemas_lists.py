@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.http.schemas import RecommendedItem, Text
-from service.recommender import Wish
-from service.selection import Boost, ItemFilter, Range
+from service.recommendation.recommender import Wish
+from service.recommendation.selection import Boost, ItemFilter, Range
 
 # Entries of a list in a request, beyond what its own setting says; the body's size bounds all of them together.
 MOST_IDS = 10_000

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from model_store.store import ModelStore
 from service.index.exact import ExactIndex
-from service.jobs import Jobs
-from service.registry import Registry
-from service.runner import Rules, Runner
+from service.jobs.jobs import Jobs
+from service.jobs.runner import Rules, Runner
+from service.jobs.training_process import Command, Limits, train_command
+from service.live.registry import Registry
 from service.state.memory import MemoryState
 from service.state.port import UNFINISHED, Job, StateStore
 from service.telemetry import Telemetry
-from service.training_process import Command, Limits, train_command
 from tests.service.processes import until
 from tests.support.artifacts import publish_world
 

@@ -8,7 +8,7 @@ from model_store.artifact import write_artifact
 from model_store.store import ModelStore
 from service.compaction import compact, held_by_every_version
 from service.index.exact import ExactIndex
-from service.registry import Registry
+from service.live.registry import Registry
 from service.state.memory import MemoryState
 from tests.service.worlds import interactions
 from tests.support.artifacts import publish_world

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from service.errors import NotReadyError, StateError
-from service.follower import Follower
 from service.intake import Intake
+from service.live.follower import Follower
 from service.state.memory import MemoryState
 from service.state.port import Appended, Interaction
 from tests.service.worlds import live_model

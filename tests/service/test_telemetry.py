@@ -10,7 +10,7 @@ import structlog
 
 from model_store.store import ModelStore
 from service.index.exact import ExactIndex
-from service.registry import Registry
+from service.live.registry import Registry
 from service.state.memory import MemoryState
 from service.telemetry import Telemetry, configure_logging, without_secrets
 from tests.service.worlds import interactions

@@ -4,9 +4,10 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from service import recommender, tracing
+from service import tracing
 from service.errors import StartError
 from service.http.app import create_app
+from service.recommendation import recommender
 from service.settings import Settings
 from service.tracing import Tracing, check_tracing, open_tracing
 from tests.service.client import Client

@@ -8,7 +8,7 @@ from model_store.store import ModelStore
 from service import versions
 from service.errors import NoEarlierVersionError, UnknownVersionError, UnusableVersionError
 from service.index.exact import ExactIndex
-from service.registry import Registry
+from service.live.registry import Registry
 from service.state.memory import MemoryState
 from tests.support.artifacts import World, publish_world
 

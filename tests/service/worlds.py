@@ -12,7 +12,7 @@ from model_store.attention import AttentionState
 from model_store.graph import InteractionGraph
 from model_store.keys import node_keys
 from service.index.exact import ExactIndex
-from service.live_model import LiveModel
+from service.live.model import LiveModel
 from service.state.entries import entry_of, row_of
 from service.state.port import Change, Interaction, LogEntry
 from tests.support.artifacts import World, publish_world

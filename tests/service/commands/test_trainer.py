@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from service.runner import INTERRUPTED
+from service.jobs.runner import INTERRUPTED
 from service.state.port import UNFINISHED, Job
 from service.state.sqlite import SqliteState
 from tests.service.processes import until

@@ -5,7 +5,7 @@ import pytest
 
 from service.errors import UnknownItemError, UnknownUserError
 from service.explanation.account import explain
-from service.recommender import recommend
+from service.recommendation.recommender import recommend
 from tests.service.worlds import apply_all, live_model, logged, random_pairs
 from tests.support.artifacts import World
 

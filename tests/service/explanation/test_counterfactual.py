@@ -10,8 +10,8 @@ import pytest
 from model_store import counterfactuals
 from service.explanation.account import Wanted, explain
 from service.index.exact import ExactIndex
-from service.live_model import LiveModel
-from service.recommender import recommend
+from service.live.model import LiveModel
+from service.recommendation.recommender import recommend
 from service.state.port import Change, Interaction
 from tests.service.worlds import changed, live_model
 from tests.support.artifacts import World, publish_world

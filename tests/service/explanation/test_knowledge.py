@@ -10,7 +10,7 @@ from model_store.artifact import Artifact, write_artifact
 from service.explanation.account import Wanted, explain
 from service.explanation.names import entity_name
 from service.index.exact import ExactIndex
-from service.live_model import LiveModel
+from service.live.model import LiveModel
 from tests.service.worlds import live_model
 from tests.support.artifacts import publish_world
 from tests.support.knowledge import knowledge_arrays

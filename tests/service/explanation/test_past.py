@@ -10,10 +10,10 @@ from service.errors import GoneError, InvalidRequestError, UnknownItemError, Unk
 from service.explanation import past as past_module
 from service.explanation.account import Wanted, explain
 from service.explanation.past import PastModels
-from service.follower import replay
 from service.index.exact import ExactIndex
-from service.live_model import LiveModel
-from service.recommender import recommend
+from service.live.follower import replay
+from service.live.model import LiveModel
+from service.recommendation.recommender import recommend
 from service.state.memory import MemoryState
 from service.state.port import Change, Interaction
 from tests.service.worlds import interactions, random_pairs

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from service import recommender
 from service.http.app import create_app
 from service.http.express import Express, plain_k, read_body
+from service.recommendation import recommender
 from service.settings import Settings
 from tests.service.client import Client
 from tests.support.artifacts import publish_world

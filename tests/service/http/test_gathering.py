@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from service import recommender
 from service.http import gathering
 from service.http.gathering import Gathering
+from service.recommendation import recommender
 from tests.service.worlds import live_model
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service import recommender
 from service.http.app import create_app
+from service.recommendation import recommender
 from service.settings import Settings
 from tests.service.client import Client
 from tests.support.artifacts import publish_world

@@ -18,10 +18,10 @@ from model_store.errors import ArtifactError, KDiffEError
 from model_store.store import Canary, ModelStore
 from service.compaction import held_of
 from service.errors import NotReadyError, StateError
-from service.follower import Follower, replay
 from service.index import IndexBuilder
-from service.live_model import LiveModel, warm_up
-from service.split import Split
+from service.live.follower import Follower, replay
+from service.live.model import LiveModel, warm_up
+from service.live.split import Split
 from service.state.port import StateStore
 
 # Seconds until a version that could not be loaded is tried again.

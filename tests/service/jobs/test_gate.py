@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model_store.artifact import Artifact, write_artifact
-from service.gate import broken, objection, worse
+from service.jobs.gate import broken, objection, worse
 from tests.support.artifacts import publish_world
 
 MARGIN = 0.05

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from service.errors import JobEndedError, JobRunningError, NotReadyError, TrainingUnavailableError, UnknownJobError
-from service.jobs import Jobs, training_installed
-from service.runner import SWAP
+from service.jobs.jobs import Jobs, training_installed
+from service.jobs.runner import SWAP
 from service.state.memory import MemoryState
 from service.state.port import Interaction, Job
 

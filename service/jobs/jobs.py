@@ -1,6 +1,6 @@
 """Retrain jobs as a client sees them: asked for, listed, cancelled, with the last words of their training.
 
-Who runs them is another matter: `service.runner`.
+Who runs them is another matter: `service.jobs.runner`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from service.errors import JobEndedError, JobRunningError, TrainingUnavailableError, UnknownJobError
-from service.runner import SWAP, give_up
+from service.jobs.runner import SWAP, give_up
+from service.jobs.training_process import log_of, tail
 from service.state.port import UNFINISHED, Job, StateStore
-from service.training_process import log_of, tail
 
 # Seconds until an activated version is served.
 SWAP_TIMEOUT = 600.0

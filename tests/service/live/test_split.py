@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from service.split import Split, uniform
+from service.live.split import Split, uniform
 
 USERS = [f"u{n}" for n in range(4000)]
 

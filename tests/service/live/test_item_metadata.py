@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.item_metadata import ItemMetadata
-from service.item_record import ItemRecord
+from service.live.item_metadata import ItemMetadata
+from service.live.item_record import ItemRecord
 
 CONTENT = st.fixed_dictionaries(
     {

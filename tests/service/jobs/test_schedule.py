@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from model_store.store import ModelStore
-from service.cron import check_cron, first_after
-from service.schedule import Schedule
+from service.jobs.cron import check_cron, first_after
+from service.jobs.schedule import Schedule
 from service.state.memory import MemoryState
 from tests.service.worlds import interactions
 from tests.support.artifacts import publish_world

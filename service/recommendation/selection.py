@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.live_model import LiveModel
+from service.live.model import LiveModel
 
 Mask = NDArray[np.bool_]
 

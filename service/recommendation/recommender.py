@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from model_store.diversity import diverse_order
 from model_store.retrieval import Search, best_of, fetch_size, top_items
 from model_store.serving_form import score_rows
-from service.cursor import Cursor, digest_of
 from service.errors import UnknownItemError
 from service.explanation.served import recommendation_id
 from service.index.port import BatchIndex
-from service.live_model import LiveModel
-from service.readout import Readout, UserView
-from service.selection import Boost, ItemFilter, Selection
+from service.live.model import LiveModel
+from service.live.readout import Readout, UserView
+from service.recommendation.cursor import Cursor, digest_of
+from service.recommendation.selection import Boost, ItemFilter, Selection
 
 Strategy = Literal["model", "fold_in", "popular"]
 NO_ROWS: NDArray[np.int32] = np.zeros(0, np.int32)

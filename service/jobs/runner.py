@@ -20,14 +20,14 @@ from model_store.errors import ArtifactError, KDiffEError, StoreError
 from model_store.store import ModelStore
 from service.compaction import compact
 from service.errors import JobFailedError, JobInterruptedError, NotReadyError, ServiceError, StateError
-from service.gate import objection
-from service.owner import runs, this_process
-from service.schedule import Schedule
+from service.jobs.gate import objection
+from service.jobs.owner import runs, this_process
+from service.jobs.schedule import Schedule
+from service.jobs.training_process import Command, Limits, Order, TrainingProcess, clear, log_of, tail, train_command
 from service.settings import Settings
 from service.state.lines import entries_between
 from service.state.port import UNFINISHED, Job, StateStore
 from service.telemetry import Telemetry
-from service.training_process import Command, Limits, Order, TrainingProcess, clear, log_of, tail, train_command
 
 INTERRUPTED = "interrupted; goes on where a service or a trainer runs"
 TAKEN = "The job was taken from the process that ran it."

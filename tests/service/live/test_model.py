@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_store.serving_form import score_rows
-from service.follower import Follower
-from service.recommender import recommend
+from service.live.follower import Follower
+from service.recommendation.recommender import recommend
 from service.state.memory import MemoryState
 from service.state.port import Change, Interaction, LogEntry
 from tests.service.worlds import (
@@ -160,8 +160,8 @@ import model_store
 from numba.core.dispatcher import Dispatcher
 from service.index.flat import FlatIndex
 from service.explanation.account import PARTS, Wanted, explain
-from service.live_model import LiveModel, warm_up
-from service.recommender import popular, recommend, similar
+from service.live.model import LiveModel, warm_up
+from service.recommendation.recommender import popular, recommend, similar
 from tests.service.worlds import apply_all, random_pairs
 from tests.support.artifacts import World, publish_world
 

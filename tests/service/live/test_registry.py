@@ -11,8 +11,8 @@ from model_store.artifact import Artifact, write_artifact
 from model_store.store import Canary, ModelStore
 from service.errors import NotReadyError
 from service.index.exact import ExactIndex
-from service.recommender import recommend
-from service.registry import Registry
+from service.live.registry import Registry
+from service.recommendation.recommender import recommend
 from service.state.memory import MemoryState
 from tests.service.worlds import interactions, random_pairs
 from tests.support.artifacts import World, publish_world

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from service.growing import GrowingArray
-from service.item_record import ItemRecord
+from service.live.growing import GrowingArray
+from service.live.item_record import ItemRecord
 
 Rows = NDArray[np.int32]
 NO_ROWS: Rows = np.zeros(0, np.int32)

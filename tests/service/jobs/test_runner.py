@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from service.errors import NotReadyError
-from service.owner import this_process
-from service.runner import ATTEMPTS, INTERRUPTED, LEASE, active_version, give_up
+from service.jobs.owner import this_process
+from service.jobs.runner import ATTEMPTS, INTERRUPTED, LEASE, active_version, give_up
+from service.jobs.training_process import Limits
 from service.state.memory import MemoryState
 from service.state.port import UNFINISHED, Change, Job
-from service.training_process import Limits
 from tests.service.houses import TRAINER, House, trainer
 from tests.service.processes import until
 from tests.service.worlds import interactions
@@ -22,8 +22,8 @@ from tests.support.artifacts import publish_world
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch):
-    monkeypatch.setattr("service.runner.BEAT", 0.1)
-    monkeypatch.setattr("service.runner.LOOK", 0.05)
+    monkeypatch.setattr("service.jobs.runner.BEAT", 0.1)
+    monkeypatch.setattr("service.jobs.runner.LOOK", 0.05)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_version_that_is_worse_than_the_margin_allows_is_published_and_not_act
 
 @pytest.mark.slow
 def test_a_version_that_can_not_be_served_is_taken_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.runner.objection", lambda *_: "")  # what it lets pass may fail none the less
+    monkeypatch.setattr("service.jobs.runner.objection", lambda *_: "")  # what it lets pass may fail none the less
     house = House(tmp_path, "damage")
     try:
         job = house.finished(house.jobs.retrain().job_id)
@@ -244,7 +244,7 @@ def test_what_every_version_holds_is_dropped_from_the_log_where_that_is_wanted(t
 
 
 def owner_that_has_ended() -> str:
-    code = "from service.owner import this_process; print(this_process())"
+    code = "from service.jobs.owner import this_process; print(this_process())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -11,9 +11,9 @@ from model_store.artifact import Artifact
 from model_store.encoders import ItemEncoder
 from model_store.ids import IdMap
 from model_store.propagation import Vectors
-from service.item_metadata import ItemMetadata
-from service.item_record import ItemRecord
-from service.readout import Readout
+from service.live.item_metadata import ItemMetadata
+from service.live.item_record import ItemRecord
+from service.live.readout import Readout
 from service.state.port import LogEntry
 
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 from model_store.errors import ArtifactError, StoreError
 from model_store.store import ModelStore
 from service.compaction import held_of
-from service.cron import first_after
+from service.jobs.cron import first_after
 from service.state.port import Job, StateStore
 
 

@@ -12,8 +12,8 @@ from model_store.encoders import Content, ItemEncoder
 from service.index.exact import ExactIndex
 from service.index.flat import FlatIndex
 from service.index.layered import LayeredIndex
-from service.live_model import LiveModel
-from service.recommender import Wish, recommend, recommend_page, similar
+from service.live.model import LiveModel
+from service.recommendation.recommender import Wish, recommend, recommend_page, similar
 from service.state.port import Change, Interaction, Record
 from tests.service.worlds import apply_all, changed, live_model, random_pairs
 from tests.support.artifacts import World, publish_world

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from service.errors import NotReadyError, StateError
-from service.live_model import LiveModel
+from service.live.model import LiveModel
 from service.state.port import StateStore
 
 # Most interactions applied under one hold of the lock while serving, and while catching up before serving.

@@ -9,8 +9,8 @@ from model_store.store import ModelStore
 from service.errors import UnknownItemError
 from service.index.exact import ExactIndex
 from service.index.flat import FlatIndex
-from service.live_model import LiveModel
-from service.recommender import popular, recommend, recommend_many, similar
+from service.live.model import LiveModel
+from service.recommendation.recommender import popular, recommend, recommend_many, similar
 from tests.service.worlds import apply_all, dense_scores, edges_of, live_model, logged, random_pairs
 from tests.support.artifacts import World, publish_world
 

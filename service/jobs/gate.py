@@ -10,8 +10,8 @@ from model_store.artifact import Artifact
 from model_store.errors import KDiffEError
 from service.explanation.account import explain
 from service.index.exact import ExactIndex
-from service.live_model import LiveModel
-from service.recommender import recommend
+from service.live.model import LiveModel
+from service.recommendation.recommender import recommend
 
 # Validation metrics that are compared.
 METRICS = ("recall@20", "ndcg@20")

@@ -10,8 +10,8 @@ import pytest
 
 from service.errors import NotReadyError
 from service.explanation.account import explain
-from service.follower import Follower, replay
-from service.recommender import recommend
+from service.live.follower import Follower, replay
+from service.recommendation.recommender import recommend
 from service.state.memory import MemoryState
 from tests.service.worlds import apply_all, interactions, live_model, random_pairs
 

@@ -26,16 +26,16 @@ from model_store.retrieval import rank_of, top_items
 from model_store.serving_form import LaterRows, ServingForm
 from model_store.trials import Trials
 from model_store.walks import WalkSettings
-from service.growing import GrowingArray
 from service.index import IndexBuilder
 from service.index.exact import ExactIndex
 from service.index.layered import refreshed
 from service.index.recall import checked
-from service.item_metadata import ItemMetadata
-from service.new_items import NewItems, Told
-from service.readout import Due, Explained, Readout, UserView
+from service.live.growing import GrowingArray
+from service.live.item_metadata import ItemMetadata
+from service.live.new_items import NewItems, Told
+from service.live.readout import Due, Explained, Readout, UserView
+from service.live.turn_lock import TurnLock
 from service.state.port import LogEntry, Record
-from service.turn_lock import TurnLock
 
 # The user that an anonymous session is: no client can name it, since ids hold no control characters.
 SESSION = "\0session"

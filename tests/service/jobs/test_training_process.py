@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.training_process import Limits, Order, Progress, TrainingProcess, resident_mb, tail, train_command
+from service.jobs.training_process import Limits, Order, Progress, TrainingProcess, resident_mb, tail, train_command
 from tests.service.processes import until
 
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.cursor import Cursor
 from service.errors import GoneError, InvalidRequestError
 from service.index.exact import ExactIndex
 from service.index.flat import FlatIndex
-from service.live_model import SESSION, LiveModel
-from service.recommender import POOL, Wish, popular, recommend, recommend_page, similar, unknown_items
-from service.selection import Boost, ItemFilter, Range
+from service.live.model import SESSION, LiveModel
+from service.recommendation.cursor import Cursor
+from service.recommendation.recommender import POOL, Wish, popular, recommend, recommend_page, similar, unknown_items
+from service.recommendation.selection import Boost, ItemFilter, Range
 from service.state.port import Change, Interaction, LogEntry
 from tests.service.worlds import apply_all, changed, live_model, logged, random_pairs
 from tests.support.artifacts import World, publish_world

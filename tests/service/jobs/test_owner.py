@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from service.owner import runs, this_process
+from service.jobs.owner import runs, this_process
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
-TELL = "from service.owner import this_process; print(this_process(), flush=True); input()"
+TELL = "from service.jobs.owner import this_process; print(this_process(), flush=True); input()"
 
 
 def test_a_process_runs_until_it_has_ended_even_where_nobody_has_waited_for_it():
