@@ -21,113 +21,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from model_store import similarity, walks
-from model_store.artifact import Artifact, write_artifact
-from model_store.assembly import model_arrays
-from model_store.attention import AttentionState
-from model_store.attention_files import FILE_NAME as STATE_NAME
-from model_store.attention_files import load_state, save_state
-from model_store.graph import InteractionGraph
-from model_store.item_item import ItemItemTable
-from model_store.keys import node_keys
-from model_store.manifest import Manifest, View
-from model_store.ragged import Ragged
-from model_store.serving_form import ServingForm
-from model_store.similarity import build_similarity, similarity_of_sets
-from model_store.store import ModelStore
-from model_store.walks import WALK_VERSION, WalkSettings, visited_sets
 
 # training.py stands beside this file and would be taken for the package of that name.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-WALKS = WalkSettings()  # R = 12, M = 50
-WIDTH, LAYERS = 64, 3
-Pairs = tuple[NDArray[np.integer], NDArray[np.integer]]
-
-
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
-def read_graph(directory: Path) -> tuple[InteractionGraph, NDArray[np.str_], NDArray[np.str_]]:
-    """The graph of a data set's training interactions, and its ids."""
-    from training.data.formats import read_data_set
-
-    data = read_data_set(directory)
-    graph = InteractionGraph.from_pairs(
-        data.train.user_rows,
-        data.train.item_rows,
-        node_keys("user", data.user_ids.tolist()),
-        node_keys("item", data.item_ids.tolist()),
-    )
-    return graph, data.user_ids, data.item_ids
-
-
-def power_law_graph(n_nodes: int, n_edges: int, seed: int) -> InteractionGraph:
-    """Users and items (3 : 2) whose degrees fall with a power of the rank: rank^-0.4 and rank^-0.6."""
-    rng = np.random.default_rng(seed)
-    n_users = n_nodes * 3 // 5
-    n_items = n_nodes - n_users
-    drawn = n_edges + n_edges // 8  # some are drawn twice
-    users = (n_users * rng.random(drawn) ** (1 / 0.6)).astype(np.int64)
-    items = (n_items * rng.random(drawn) ** (1 / 0.4)).astype(np.int64)
-    pairs = np.unique(users * n_items + items)
-    del users, items
-    pairs = np.sort(rng.permutation(pairs)[:n_edges])
-    keys = np.unique(rng.integers(0, 2**64, n_nodes + n_nodes // 8, np.uint64))
-    keys = rng.permutation(keys)[:n_nodes]
-    return InteractionGraph.from_pairs(pairs // n_items, pairs % n_items, keys[:n_users], keys[n_users:])
-
-
-def publish(root: Path, graph: InteractionGraph, user_ids: NDArray[np.str_], item_ids: NDArray[np.str_]) -> Artifact:
-    """An artifact with random embeddings over a graph."""
-    rng = np.random.default_rng(0)
-    base = rng.standard_normal((graph.n_nodes, WIDTH)).astype(np.float32)
-    alpha = np.full((LAYERS + 1, WIDTH), 1 / (LAYERS + 1), np.float32)
-    form = ServingForm(base, None, alpha, 0.7, False, graph.n_users)
-    arrays = model_arrays(user_ids, item_ids, form, AttentionState.build(graph, WALKS), ItemItemTable.empty())
-    manifest = Manifest(
-        model="kdiffe",
-        n_users=graph.n_users,
-        n_items=graph.n_items,
-        width=WIDTH,
-        views=(View("knowledge", 0, WIDTH),),
-        similarity_weight=0.7,
-        self_loops=False,
-        walks={
-            "n_walks": WALKS.n_walks,
-            "walk_length": WALKS.walk_length,
-            "restart_probability": WALKS.restart_probability,
-            "seed": WALKS.seed,
-        },
-        walk_version=WALK_VERSION,
-        configuration={},
-        metrics={},
-        data={"name": "benchmark", "fingerprint": "", "n_interactions": graph.n_edges},
-        training={},
-        sequence=0,
-        created_at="2026-01-01T00:00:00Z",
-        version="",
-    )
-
-    def write(directory: Path, version: str) -> None:
-        write_artifact(directory, replace(manifest, version=version), arrays)
-
-    store = ModelStore(root)
-    return store.open(store.publish(write, activate=True))
-
-
-def new_edges(rng: np.random.Generator, graph: InteractionGraph, count: int) -> Pairs:
-    """Endpoints drawn in proportion to their degrees: hubs as often as they act."""
-    users, items = graph.pairs()
-    return users[rng.integers(0, len(users), count)], items[rng.integers(0, len(items), count)]
-
+from benchmarks.graphs import LAYERS, WALKS, WIDTH, new_edges, power_law_graph, publish, read_graph
+from benchmarks.processes import memory_mb
+from model_store import similarity, walks
+from model_store.artifact import Artifact
+from model_store.attention import AttentionState
+from model_store.attention_files import FILE_NAME as STATE_NAME
+from model_store.attention_files import load_state, save_state
+from model_store.graph import InteractionGraph
+from model_store.keys import node_keys
+from model_store.ragged import Ragged
+from model_store.similarity import build_similarity, similarity_of_sets
+from model_store.walks import visited_sets
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
@@ -146,19 +59,6 @@ def spread(seconds: list[float]) -> dict[str, float]:
     """Milliseconds: median, 95th and 99th percentile, largest."""
     p50, p95, p99, most = np.percentile(seconds, [50, 95, 99, 100]) * 1e3
     return {"p50_ms": round(p50, 3), "p95_ms": round(p95, 3), "p99_ms": round(p99, 3), "max_ms": round(most, 3)}
-
-
-def memory_of_process() -> dict[str, float]:
-    """MB of this process: resident, and its own alone (USS)."""
-    fields: dict[str, int] = {}
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
-        name, value, *_ = line.split()
-        fields[name.rstrip(":")] = int(value)
-    return {"rss_mb": round(fields["Rss"] / 1024, 1), "uss_mb": round(_own(fields) / 1024, 1)}
-
-
-def _own(fields: dict[str, int]) -> int:
-    return fields["Private_Clean"] + fields["Private_Dirty"]
 
 
 def warm() -> None:
@@ -453,7 +353,7 @@ def load(options: argparse.Namespace) -> dict[str, object]:
         idle = follower.wait_idle(60.0)
         settled = time.perf_counter() - last[0]
         refreshes = model.refreshes - before
-        memory = memory_of_process()
+        memory = memory_mb()
         shared, own = model.state_nbytes
         follower.stop()
     return {
@@ -476,7 +376,8 @@ def load(options: argparse.Namespace) -> dict[str, object]:
         "settled_after_the_last_s": round(settled, 3),
         "state_shared_mb": round(shared / 1e6, 1),
         "state_own_mb": round(own / 1e6, 1),
-        **memory,
+        "rss_mb": memory["rss"],
+        "uss_mb": memory["uss"],
     }
 
 
@@ -516,7 +417,7 @@ def _side_by_side(arguments: list[list[str]]) -> list[dict[str, float]]:
 
 def _map(directory: Path, fold: Path | None, interactions: int) -> dict[str, object]:
     warm()
-    before = memory_of_process()
+    before = memory_mb()
     if (directory / STATE_NAME).exists():
         state, _ = load_state(directory)
     else:
@@ -541,13 +442,13 @@ def _map(directory: Path, fold: Path | None, interactions: int) -> dict[str, obj
             state.settle()
     print("mapped", flush=True)
     sys.stdin.readline()
-    after = memory_of_process()
+    after = memory_mb()
     shared, own = state.nbytes
     report = {
         "shared_arrays_mb": round(shared / 1e6, 1),
         "own_arrays_mb": round(own / 1e6, 1),
-        "rss_mb_added": round(after["rss_mb"] - before["rss_mb"], 1),
-        "uss_mb_added": round(after["uss_mb"] - before["uss_mb"], 1),
+        "rss_mb_added": round(after["rss"] - before["rss"], 1),
+        "uss_mb_added": round(after["uss"] - before["uss"], 1),
     }
     print(json.dumps(report), flush=True)
     sys.stdin.readline()

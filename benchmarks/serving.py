@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
-LENGTH = re.compile(rb"content-length: (\d+)")
+from benchmarks.processes import LENGTH, Server, cpu_of  # noqa: E402
+
 CEILING, UNCACHED, CACHED = "bare FastAPI", "recommend", "recommend, cached"
 
 
@@ -177,25 +177,11 @@ def serve_ceiling(answers: Path) -> None:
 @contextmanager
 def server(log: Path, *words: str, **settings: str) -> Iterator[tuple[int, int]]:
     """A server as a process: its id and its port."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, *words], stdout=file, stderr=file, cwd=ROOT, env={**os.environ, **settings}
-        )
+    started = Server(log, *words, **settings)
     try:
-        while (found := re.search(r"on http://127.0.0.1:(\d+)", log.read_text(encoding="utf-8"))) is None:
-            if process.poll() is not None:
-                raise SystemExit(log.read_text(encoding="utf-8"))
-            time.sleep(0.05)
-        yield process.pid, int(found.group(1))
+        yield started.process.pid, started.port
     finally:
-        process.terminate()
-        process.wait(30)
-
-
-def cpu_of(pid: int) -> float:
-    """CPU seconds of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        started.end()
 
 
 def under_load(pid: int, **plan: object) -> dict[str, float]:
@@ -237,7 +223,17 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
     paths = [f"/recommend/{quote(user, safe='')}" for user in users]
     names = scratch / "names.json"
     names.write_text(json.dumps({"users": users, "items": items, "paths": paths}), encoding="utf-8")
-    serve = ("-m", "model_store", "serve", "--store", str(options.store), "--port", "0", "--log-level", "warning")
+    serve = (
+        "-m",
+        "model_store",
+        "serve",
+        "--store",
+        str(options.store.resolve()),
+        "--port",
+        "0",
+        "--log-level",
+        "warning",
+    )
     serve = (*serve, "--index", options.index)
     load = {"connections": options.connections, "seconds": options.seconds, "names": str(names)}
 

@@ -1,11 +1,13 @@
-"""Workers: what a further one costs, how soon a write is seen, and version swaps under load.
+"""Workers: what a further one costs, how soon a write is seen, readers beside writers, and version swaps under load.
 
     workers.py memory   --store MODELS [--workers N]      private memory of each worker, at rest and after a refresh
     workers.py visible  --store MODELS [--workers N]      from an acknowledged write to the last worker's list
+    workers.py load     --store MODELS [--seconds S]      reads alone and beside 500 writes a second, and settling
     workers.py swaps    --store MODELS [--swaps N]        activations of two copies of the active version under load
     workers.py replay   --store MODELS [--writes N]       what a start has to replay, without and with a retrain
 
-Every section prints one JSON object. A copy of the store's active version is served; the store is left alone.
+Every section prints one JSON object. A copy of the store's active version is served; the store is left alone. With
+`--data DIR` in the place of `--store`, a version over the graph of that data set, its embeddings random.
 """
 
 from __future__ import annotations
@@ -13,81 +15,45 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import httpx
 import numpy as np
+import uvloop
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.graphs import new_edges, publish, read_graph  # noqa: E402
+from benchmarks.processes import Connection, Server, memory_mb  # noqa: E402
+from model_store.artifact import Artifact  # noqa: E402
 from model_store.manifest import FILE_NAME, Manifest  # noqa: E402
 from model_store.store import ModelStore  # noqa: E402
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
 
 # ---- the service -----------------------------------------------------------------------------------------------------
 
 
-class Service:
-    """`kdiffe serve` over a copy of a version."""
-
-    def __init__(self, directory: Path, workers: int, **environment: str) -> None:
-        self.log = directory / "serve.log"
-        command = [sys.executable, "-m", "model_store", "serve", "--store", str(directory), "--port", "0"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--workers", str(workers), "--log-level", "warning"],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **ONE_THREAD, **environment},
-            )
-        self._workers = workers
-        began = time.monotonic()
-        while len(found := re.findall(r"kdiffe: serving \S+ on (\S+)", self.log.read_text())) < workers:
-            if self.process.poll() is not None or time.monotonic() > began + 300:
-                raise SystemExit(f"the service did not start:\n{self.log.read_text()[-3000:]}")
-            time.sleep(0.02)
-        self.started_s = time.monotonic() - began
-        self.url = found[0]
-
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the serving processes."""
-        pid = self.process.pid
-        if self._workers == 1:
-            return [pid]
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def each_worker(self, path: str) -> dict[int, dict[str, object]]:
-        """What every worker answers, by its process id; over new connections until all have been met."""
-        found: dict[int, dict[str, object]] = {}
-        deadline = time.monotonic() + 600
-        while len(found) < self._workers:
-            if time.monotonic() > deadline:
-                raise SystemExit(f"only {len(found)} workers answer")
-            told = httpx.get(f"{self.url}{path}", timeout=600).json()
-            found[int(told["worker"])] = told
-        return found
-
-    def end(self) -> None:
-        """Stop it."""
-        self.process.terminate()
-        self.process.wait(60)
+def each_worker(service: Server, path: str, count: int) -> dict[int, dict[str, object]]:
+    """What every worker answers, by its process id; over new connections until all have been met."""
+    found: dict[int, dict[str, object]] = {}
+    deadline = time.monotonic() + 600
+    while len(found) < count:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"only {len(found)} workers answer")
+        told = httpx.get(f"{service.url}{path}", timeout=600).json()
+        found[int(told["worker"])] = told
+    return found
 
 
 @contextmanager
@@ -109,16 +75,6 @@ def copied(store: Path, versions: int = 1) -> Iterator[Path]:
         yield Path(folder)
 
 
-def memory_mb(pid: int) -> dict[str, float]:
-    """USS, PSS and RSS of a process in MiB."""
-    fields = {
-        line.split(":")[0]: int(line.split()[1])
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    }
-    uss = fields["Private_Clean"] + fields["Private_Dirty"]
-    return {name: round(kb / 1024, 1) for name, kb in (("uss", uss), ("pss", fields["Pss"]), ("rss", fields["Rss"]))}
-
-
 def ids_of(store: Path) -> tuple[list[str], list[str]]:
     """Users and items of the active version."""
     artifact = ModelStore(store).open()
@@ -133,7 +89,7 @@ def memory(options: argparse.Namespace) -> dict[str, object]:
     users, items = ids_of(options.store)
     rng = random.Random(0)  # noqa: S311
     with copied(options.store) as directory:
-        service = Service(directory, options.workers)
+        service = Server.of_store(directory, workers=options.workers)
         try:
             loaded = [memory_mb(pid) for pid in service.pids]
             for user in rng.sample(users, min(300, len(users))):
@@ -145,7 +101,7 @@ def memory(options: argparse.Namespace) -> dict[str, object]:
                     client.post("/interactions", json={"interactions": batch}).raise_for_status()
             deadline = time.monotonic() + 600
             while True:
-                told = service.each_worker("/admin/digest")
+                told = each_worker(service, "/admin/digest", options.workers)
                 if {(it["sequence"], it["refreshed_at"]) for it in told.values()} == {(250, 200)}:
                     break
                 assert time.monotonic() < deadline, told
@@ -175,7 +131,7 @@ def visible(options: argparse.Namespace) -> dict[str, object]:
     users, items = ids_of(options.store)
     rng = random.Random(0)  # noqa: S311
     with copied(options.store) as directory:
-        service = Service(directory, options.workers)
+        service = Server.of_store(directory, workers=options.workers)
         clients: dict[int, httpx.Client] = {}
         try:
             while len(clients) < options.workers:  # a kept connection stays with its worker
@@ -216,11 +172,122 @@ def visible(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def load(options: argparse.Namespace) -> dict[str, object]:
+    """Reads alone and beside writes, in turn, and how long everything takes to settle after the last write.
+
+    Readers and writers keep to their rates whatever the answers take; a read's time begins when it is due. Nothing is
+    kept as bytes, so that every list is made.
+    """
+    with copied(options.store) as directory:
+        service = Server.of_store(directory, KDIFFE_CACHED_LISTS="0")
+        try:
+            found = uvloop.run(_take_turns(service, ModelStore(directory).open(), options))
+        finally:
+            service.end()
+    return {
+        "set": ModelStore(options.store).open().manifest.data.get("name"),
+        "reads_per_s": options.reads,
+        "writes_per_s": options.rate,
+        "seconds": options.seconds,
+        **found,
+    }
+
+
+async def _take_turns(service: Server, artifact: Artifact, options: argparse.Namespace) -> dict[str, object]:
+    rng = np.random.default_rng(options.seed)
+    users, items = artifact.array("user_ids").tolist(), artifact.array("item_ids").tolist()
+    span = options.seconds / options.turns
+    statuses: dict[str, Counter[int]] = {"reads": Counter(), "writes": Counter()}
+    settled: list[float] = []
+    cpu: dict[str, list[float]] = {"alone": [], "beside writes": []}
+    times: dict[str, list[float]] = {"alone": [], "beside writes": [], "writes": []}
+
+    def reading(into: list[float], seconds: float) -> Awaitable[float]:
+        asked = [
+            ("GET", f"/recommend/{users[row]}", b"")
+            for row in rng.integers(0, len(users), int(seconds * options.reads))
+        ]
+        return _at_a_rate(service.port, options.readers, asked, options.reads, into, statuses["reads"])
+
+    def writing(seconds: float) -> Awaitable[float]:
+        ends = zip(
+            *(rows.tolist() for rows in new_edges(rng, artifact.graph(), int(seconds * options.rate))), strict=True
+        )
+        told = [json.dumps({"user_id": users[user], "item_id": items[item]}).encode() for user, item in ends]
+        asked = [("POST", "/interactions", body) for body in told]
+        return _at_a_rate(service.port, options.writers, asked, options.rate, times["writes"], statuses["writes"])
+
+    await reading([], min(span, 5.0))
+    for _ in range(options.turns):
+        began = service.cpu_s
+        await reading(times["alone"], span)
+        cpu["alone"].append((service.cpu_s - began) / span)
+        began = service.cpu_s
+        _, last = await asyncio.gather(reading(times["beside writes"], span), writing(span))
+        cpu["beside writes"].append((service.cpu_s - began) / span)
+        while not await _is_settled(service.port):
+            await asyncio.sleep(0.01)
+        settled.append(time.perf_counter() - last)
+    alone, beside = ({name: quantiles([1e3 * s for s in times[name]]) for name in ("alone", "beside writes")}).values()
+    return {
+        "turns": options.turns,
+        "read_alone_ms": alone,
+        "read_beside_writes_ms": beside,
+        "p99_ratio": round(beside["p99"] / alone["p99"], 2),
+        "write_ms": quantiles([1e3 * s for s in times["writes"]]),
+        "statuses": {kind: {str(status): count for status, count in found.items()} for kind, found in statuses.items()},
+        "failed": sum(count for found in statuses.values() for status, count in found.items() if status >= 400),
+        "settled_after_the_last_write_s": {"median": round(median(settled), 3), "max": round(max(settled), 3)},
+        "server_cpu_share": {name: round(median(shares), 2) for name, shares in cpu.items()},
+    }
+
+
+async def _at_a_rate(
+    port: int,
+    connections: int,
+    asked: list[tuple[str, str, bytes]],
+    rate: float,
+    times: list[float],
+    statuses: Counter[int],
+) -> float:
+    """Send requests at a rate over some connections; each one's seconds from when it was due. When the last ended."""
+    free: asyncio.Queue[Connection] = asyncio.Queue()
+    for _ in range(connections):
+        free.put_nowait(await Connection.open(port))
+
+    async def ask(due: float, request: tuple[str, str, bytes]) -> None:
+        connection = await free.get()
+        status, _ = await connection.ask(*request)
+        times.append(time.perf_counter() - due)
+        statuses[status] += 1
+        free.put_nowait(connection)
+
+    begin, sent = time.perf_counter(), []
+    for number, request in enumerate(asked):
+        due = begin + number / rate
+        if (rest := due - time.perf_counter()) > 0:
+            await asyncio.sleep(rest)
+        sent.append(asyncio.create_task(ask(due, request)))
+    await asyncio.gather(*sent)
+    ended = time.perf_counter()
+    while not free.empty():
+        free.get_nowait().close()
+    return ended
+
+
+async def _is_settled(port: int) -> bool:
+    """Whether S is settled up to the last interaction that was applied."""
+    connection = await Connection.open(port)
+    _, told = await connection.ask("GET", "/metrics")
+    found = dict(re.findall(r"^kdiffe_(settled|applied)_sequence(?:{.*})? (\S+)$", told.decode(), re.MULTILINE))
+    return float(found["settled"]) >= float(found["applied"])
+
+
 def swaps(options: argparse.Namespace) -> dict[str, object]:
     """Activations under load: failed requests, memory, and latencies while a version is loaded and swapped in."""
     users, items = ids_of(options.store)
     with copied(options.store, versions=2) as directory:
-        service = Service(directory, 1, KDIFFE_KEEP_WARM=str(options.keep_warm))
+        service = Server.of_store(directory, KDIFFE_KEEP_WARM=str(options.keep_warm))
         load = _Load(service.url, users, items, options.clients)
         spans: list[tuple[float, float]] = []
         grown: list[float] = []
@@ -313,7 +380,7 @@ def replay(options: argparse.Namespace) -> dict[str, object]:
     users, items = ids_of(options.store)
     rng = random.Random(0)  # noqa: S311
     with copied(options.store) as directory:
-        empty = Service(directory, 1)
+        empty = Server.of_store(directory)
         empty.end()
         from service.state import open_state
         from service.state.port import Interaction
@@ -322,7 +389,7 @@ def replay(options: argparse.Namespace) -> dict[str, object]:
         for _ in range(0, options.writes, 1000):
             state.append([Interaction(rng.choice(users), rng.choice(items), 0.0) for _ in range(1000)])
         state.close()
-        full = Service(directory, 1)
+        full = Server.of_store(directory)
         full.end()
     return {
         "interactions": options.writes,
@@ -332,9 +399,10 @@ def replay(options: argparse.Namespace) -> dict[str, object]:
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
-    """Median, 99th percentile and largest."""
+    """Median, 95th and 99th percentile, and largest."""
     return {
         "median": round(median(values), 4),
+        "p95": round(float(np.quantile(values, 0.95)), 4),
         "p99": round(float(np.quantile(values, 0.99)), 4),
         "max": round(max(values), 4),
     }
@@ -343,16 +411,29 @@ def quantiles(values: list[float]) -> dict[str, float]:
 def main() -> None:
     """Run one section and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = {"memory": memory, "visible": visible, "swaps": swaps, "replay": replay}
+    sections = {"memory": memory, "visible": visible, "load": load, "swaps": swaps, "replay": replay}
     parser.add_argument("section", choices=sections)
-    parser.add_argument("--store", type=Path, required=True, help="a model store; its active version is measured")
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--store", type=Path, help="a model store; its active version is measured")
+    subject.add_argument("--data", type=Path, help="a data set; a version over its graph is measured")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--writes", type=int, default=200)
     parser.add_argument("--swaps", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--keep-warm", type=float, default=0.0, help="seconds that the version before stays in memory")
+    parser.add_argument("--seconds", type=float, default=60.0, help="load: seconds of reads alone, and beside writes")
+    parser.add_argument("--turns", type=int, default=4, help="load: how often the two take turns")
+    parser.add_argument("--rate", type=float, default=500.0, help="load: interactions a second, one a request")
+    parser.add_argument("--writers", type=int, default=32, help="load: connections that write")
+    parser.add_argument("--reads", type=float, default=50.0, help="load: lists a second")
+    parser.add_argument("--readers", type=int, default=4, help="load: connections that read")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(json.dumps({"section": options.section, **sections[options.section](options)}))
+    with tempfile.TemporaryDirectory(prefix="kdiffe-graph-") as folder:
+        if options.data:
+            options.store = Path(folder)
+            publish(options.store, *read_graph(options.data), name=options.data.name)
+        print(json.dumps({"section": options.section, **sections[options.section](options)}))
 
 
 if __name__ == "__main__":

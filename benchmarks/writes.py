@@ -8,10 +8,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
+from benchmarks.processes import Connection, Server  # noqa: E402
 from service.state import open_state  # noqa: E402
 from service.state.port import Interaction  # noqa: E402
 from tests.support.artifacts import World, publish_world  # noqa: E402
@@ -65,55 +64,36 @@ def by_the_store(url: str, clients: int, seconds: float) -> dict[str, object]:
 
 
 async def post(port: int, clients: int, seconds: float) -> list[float]:
-    """Connections that post one interaction after the other, by raw sockets: a client library would cost more."""
+    """Connections that post one interaction after the other."""
     times: list[float] = []
     end = time.monotonic() + seconds
 
     async def work(c: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        connection = await Connection.open(port)
         n = 0
         while (began := time.monotonic()) < end:
             body = json.dumps({"user_id": f"u{c * 7 + n % 97}", "item_id": f"i{n % 500}", "id": f"{c}-{n}"}).encode()
-            head = f"POST /interactions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
-            writer.write(head.encode() + body)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            if not answer.startswith(b"HTTP/1.1 202"):
+            status, answer = await connection.ask("POST", "/interactions", body)
+            if status != 202:
                 raise SystemExit(answer.decode())
-            length = re.search(rb"content-length: (\d+)", answer)
-            assert length is not None
-            await reader.readexactly(int(length.group(1)))
             times.append(time.monotonic() - began)
             n += 1
-        writer.close()
+        connection.close()
 
     await asyncio.gather(*(work(c) for c in range(clients)))
     return times
 
 
-def cpu_of(pid: int) -> float:
-    """CPU seconds of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
 def by_http(store: Path, url: str, clients: int, seconds: float) -> dict[str, object]:
     """`kdiffe serve` on a store."""
-    log = store / "serve.log"
-    command = [sys.executable, "-m", "model_store", "serve", "--store", str(store), "--state", url, "--port", "0"]
-    with log.open("wb") as file:
-        server = subprocess.Popen([*command, "--index", "exact", "--log-level", "warning"], stdout=file, stderr=file)
+    server = Server.of_store(store, "--state", url, "--index", "exact")
     try:
-        while (found := re.search(r"kdiffe: serving \S+ on http://127.0.0.1:(\d+)", log.read_text())) is None:
-            if server.poll() is not None:
-                raise SystemExit(log.read_text())
-            time.sleep(0.05)
-        asyncio.run(post(int(found.group(1)), 2, 0.5))
-        before = cpu_of(server.pid)
-        times = asyncio.run(post(int(found.group(1)), clients, seconds))
-        cpu = cpu_of(server.pid) - before
+        asyncio.run(post(server.port, 2, 0.5))
+        before = server.cpu_s
+        times = asyncio.run(post(server.port, clients, seconds))
+        cpu = server.cpu_s - before
     finally:
-        server.terminate()
-        server.wait(30)
+        server.end()
     return {
         "writes_per_s": round(len(times) / seconds),
         **percentiles(times),

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.artifacts import publish_world
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "workers.py"
+
+
+def measured(store: Path, section: str, *options: str) -> dict[str, object]:
+    """What a section prints."""
+    words = [sys.executable, str(SCRIPT), section, "--store", str(store), *options]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return json.loads(ended.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_readers_beside_writers_are_all_answered(tmp_path):
+    publish_world(tmp_path)
+    found = measured(tmp_path, "load", "--seconds", "2", "--turns", "2", "--rate", "50", "--reads", "20")
+    # 2 turns of 1 s each, and of 1 s beside writes; 1 s of reads before.
+    assert found["statuses"] == {"reads": {"200": 20 * 5}, "writes": {"202": 50 * 2}}
+    assert found["failed"] == 0
+    assert found["write_ms"]["max"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_swaps_fail_no_request(tmp_path):
+    publish_world(tmp_path)
+    found = measured(tmp_path, "swaps", "--swaps", "10")
+    assert found["swaps"] == 10
+    assert found["failed"] == 0
+    assert found["requests"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_workers_hold_the_same_bits(tmp_path):
+    publish_world(tmp_path)
+    found = measured(tmp_path, "memory", "--workers", "2")
+    assert found["different_digests"] == 1
+    assert all(len(each) == 2 and min(each) > 0 for each in found["uss_mb"].values())
