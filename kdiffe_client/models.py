@@ -52,13 +52,6 @@ class Bounds(TypedDict):
     lt: NotRequired[float | None]
 
 
-class Canary(TypedDict):
-    """The canary as the worker that answers serves it."""
-
-    version: str | None
-    share: float
-
-
 class Categories(TypedDict):
     """Conditions on an item's categories; all that are given must hold.
 
@@ -231,6 +224,7 @@ class ModelDetail(TypedDict):
 
     Attributes:
         previous: Whether a rollback would activate it.
+        variants: The experiment's variants that are this version.
         model: The model's kind.
         created_at: ISO 8601, UTC.
         base: The version that it was retrained from.
@@ -245,6 +239,7 @@ class ModelDetail(TypedDict):
     active: bool
     serving: bool
     previous: bool
+    variants: list[str]
     model: str | None
     created_at: str | None
     base: str | None
@@ -265,6 +260,7 @@ class ModelVersion(TypedDict):
 
     Attributes:
         previous: Whether a rollback would activate it.
+        variants: The experiment's variants that are this version.
         model: The model's kind.
         created_at: ISO 8601, UTC.
         base: The version that it was retrained from.
@@ -277,6 +273,7 @@ class ModelVersion(TypedDict):
     active: bool
     serving: bool
     previous: bool
+    variants: list[str]
     model: str | None
     created_at: str | None
     base: str | None
@@ -295,17 +292,6 @@ class NamedItem(TypedDict):
     name: str | None
 
 
-class NewCanary(TypedDict):
-    """A version for a share of the users.
-
-    Attributes:
-        share: Of the users, by a hash of their ids.
-    """
-
-    version: str
-    share: float
-
-
 class NewInteraction(TypedDict):
     """What a user did.
 
@@ -322,6 +308,19 @@ class NewInteraction(TypedDict):
     timestamp: NotRequired[float | None]
     type: NotRequired[str]
     id: NotRequired[str | None]
+
+
+class NewVariant(TypedDict):
+    """A version for a share of the users.
+
+    Attributes:
+        name: What replies and metrics call it; not 'main'.
+        share: Of the users, in steps of 0.0001; 0: for reads that name it alone.
+    """
+
+    name: str
+    version: str
+    share: float
 
 
 class PathUser(TypedDict):
@@ -475,6 +474,21 @@ class UserTaken(TypedDict):
     sequence: int
 
 
+class Variant(TypedDict):
+    """A variant as the worker that answers serves it.
+
+    Attributes:
+        served: Whether its users get it here; they get the active version where it is not.
+        problem: Why it is not served, null where it is or is being loaded.
+    """
+
+    name: str
+    version: str
+    share: float
+    served: bool
+    problem: str | None
+
+
 class Addition(TypedDict):
     """Interactions that would bring the item into the list; none of them can be left out. Verified likewise."""
 
@@ -533,6 +547,17 @@ class ErrorBody(TypedDict):
     code: ErrorCode
     message: str
     request_id: str
+
+
+class Experiment(TypedDict):
+    """Which versions shares of the users get, the active one (`main`) first.
+
+    Attributes:
+        name: Null where everybody gets the active version.
+    """
+
+    name: str | None
+    variants: list[Variant]
 
 
 class ExplainIn(TypedDict):
@@ -660,6 +685,7 @@ class ListPage(TypedDict):
         refreshed_at: The last interaction of the log that T and the item vectors hold.
         recommendation_id: For /explain; null for a session, which nobody can ask about.
         index: The backend that searched; empty where none was asked.
+        variant: The user's in the experiment; `main` for the active version.
     """
 
     user_id: str | None
@@ -670,6 +696,7 @@ class ListPage(TypedDict):
     refreshed_at: int
     recommendation_id: str | None
     index: str
+    variant: str
 
 
 class ModelList(TypedDict):
@@ -681,6 +708,17 @@ class ModelList(TypedDict):
 
     models: list[ModelVersion]
     problem: str | None
+
+
+class NewExperiment(TypedDict):
+    """Versions for shares of the users; the others get the active version.
+
+    Attributes:
+        name: Another name deals the users anew.
+    """
+
+    name: str
+    variants: list[NewVariant]
 
 
 class NewInteractions(TypedDict):
@@ -716,6 +754,7 @@ class Recommendations(TypedDict):
         refreshed_at: The last interaction of the log that T and the item vectors hold.
         recommendation_id: Names this moment: /explain takes it and explains what was served.
         index: The backend that searched; empty where none was asked.
+        variant: The user's in the experiment; `main` for the active version.
     """
 
     user_id: str
@@ -725,16 +764,22 @@ class Recommendations(TypedDict):
     refreshed_at: int
     recommendation_id: str
     index: str
+    variant: str
 
 
 class SimilarItems(TypedDict):
-    """Items near an item; score is the cosine."""
+    """Items near an item; score is the cosine.
+
+    Attributes:
+        variant: The variant whose version answered: `main` unless the request names another.
+    """
 
     items: list[ScoredItem]
     model_version: str
     sequence: int
     refreshed_at: int
     item_id: str
+    variant: str
 
 
 class ErrorAnswer(TypedDict):
@@ -864,6 +909,7 @@ class Explanation(TypedDict):
         paths: Null unless asked for, as the following ones.
         reasons: Null, too, where the version has no knowledge graph.
         recommendation_id: Names the moment that is explained.
+        variant: As in lists; null where a recommendation_id says what is explained.
     """
 
     user_id: str
@@ -887,3 +933,4 @@ class Explanation(TypedDict):
     sequence: int
     refreshed_at: int
     recommendation_id: str
+    variant: str | None

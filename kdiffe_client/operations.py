@@ -20,25 +20,38 @@ class Operations(ABC):
     def _ask(self, request: Request) -> Any:
         """The answer to a request."""
 
-    def recommend(self, user_id: str, *, k: int | None = None, at_least: int | None = None) -> models.Recommendations:
+    def recommend(
+        self, user_id: str, *, k: int | None = None, at_least: int | None = None, variant: str | None = None
+    ) -> models.Recommendations:
         """The k best items that the user has not seen.
 
         `GET /recommend/{user_id}`. An unknown user gets the popular items.
 
         Args:
             at_least: Wait until this sequence number of the log is applied (503 when that takes long).
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
             "models.Recommendations",
-            self._ask(Request("GET", f"/recommend/{segment(user_id)}", query={"k": k, "at_least": at_least})),
+            self._ask(
+                Request(
+                    "GET", f"/recommend/{segment(user_id)}", query={"k": k, "at_least": at_least, "variant": variant}
+                )
+            ),
         )
 
-    def similar(self, item_id: str, *, k: int | None = None) -> models.SimilarItems:
+    def similar(self, item_id: str, *, k: int | None = None, variant: str | None = None) -> models.SimilarItems:
         """The k items nearest to an item.
 
         `GET /similar/{item_id}`. By the cosine of the items' vectors.
+
+        Args:
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
-        return cast("models.SimilarItems", self._ask(Request("GET", f"/similar/{segment(item_id)}", query={"k": k})))
+        return cast(
+            "models.SimilarItems",
+            self._ask(Request("GET", f"/similar/{segment(item_id)}", query={"k": k, "variant": variant})),
+        )
 
     def popular(self, *, k: int | None = None) -> models.ItemList:
         """The k items with the most interactions.
@@ -47,7 +60,9 @@ class Operations(ABC):
         """
         return cast("models.ItemList", self._ask(Request("GET", "/popular", query={"k": k})))
 
-    def recommend_lists(self, body: models.RecommendIn, *, at_least: int | None = None) -> models.Lists:
+    def recommend_lists(
+        self, body: models.RecommendIn, *, at_least: int | None = None, variant: str | None = None
+    ) -> models.Lists:
         """Lists for several users or an anonymous session, filtered, boosted, diverse, in pages.
 
         `POST /recommend`. All conditions hold exactly: a list is as long as there are items that are allowed and
@@ -55,8 +70,12 @@ class Operations(ABC):
 
         Args:
             at_least: Wait until this sequence number of the log is applied (503 when that takes long).
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
-        return cast("models.Lists", self._ask(Request("POST", "/recommend", query={"at_least": at_least}, body=body)))
+        return cast(
+            "models.Lists",
+            self._ask(Request("POST", "/recommend", query={"at_least": at_least, "variant": variant}, body=body)),
+        )
 
     def explain(
         self,
@@ -68,6 +87,7 @@ class Operations(ABC):
         most: int | None = None,
         recommendation_id: str | None = None,
         at_least: int | None = None,
+        variant: str | None = None,
     ) -> models.Explanation:
         """Why the user gets this score for this item.
 
@@ -81,6 +101,7 @@ class Operations(ABC):
             recommendation_id: Of a reply of /recommend: explain what it served, as long as the version and the
                 log are kept.
             at_least: Wait until this sequence number of the log is applied (503 when that takes long).
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
             "models.Explanation",
@@ -94,13 +115,20 @@ class Operations(ABC):
                         "most": most,
                         "recommendation_id": recommendation_id,
                         "at_least": at_least,
+                        "variant": variant,
                     },
                 )
             ),
         )
 
     def explain_filtered(
-        self, user_id: str, item_id: str, body: models.ExplainIn, *, at_least: int | None = None
+        self,
+        user_id: str,
+        item_id: str,
+        body: models.ExplainIn,
+        *,
+        at_least: int | None = None,
+        variant: str | None = None,
     ) -> models.Explanation:
         """The same about a list with filters.
 
@@ -109,12 +137,16 @@ class Operations(ABC):
 
         Args:
             at_least: Wait until this sequence number of the log is applied (503 when that takes long).
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
             "models.Explanation",
             self._ask(
                 Request(
-                    "POST", f"/explain/{segment(user_id)}/{segment(item_id)}", query={"at_least": at_least}, body=body
+                    "POST",
+                    f"/explain/{segment(user_id)}/{segment(item_id)}",
+                    query={"at_least": at_least, "variant": variant},
+                    body=body,
                 )
             ),
         )
@@ -348,27 +380,28 @@ class Operations(ABC):
         """
         return cast("models.Activated", self._ask(Request("POST", "/admin/rollback")))
 
-    def canary(self) -> models.Canary:
-        """The version that a share of the users gets.
+    def experiment(self) -> models.Experiment:
+        """The versions that shares of the users get.
 
-        `GET /admin/canary`. As this worker serves it; `version` is null where everybody gets the active version.
+        `GET /admin/experiment`. As this worker serves it; `name` is null where everybody gets the active version.
         """
-        return cast("models.Canary", self._ask(Request("GET", "/admin/canary")))
+        return cast("models.Experiment", self._ask(Request("GET", "/admin/experiment")))
 
-    def put_canary(self, body: models.NewCanary) -> models.Canary:
-        """Give a share of the users another version.
+    def put_experiment(self, body: models.NewExperiment) -> models.Experiment:
+        """Give shares of the users other versions.
 
-        `PUT /admin/canary`. The same users every time (a hash of their ids). Ends with the next activation.
-        Answered once it is served.
+        `PUT /admin/experiment`. In the place of the one that runs. Answered once all is served; a canary is an
+        experiment with one variant. The same users every time, by a hash of their ids; under the same name, shares
+        that change move as few users as can be. Ends with the next activation or roll back.
         """
-        return cast("models.Canary", self._ask(Request("PUT", "/admin/canary", body=body)))
+        return cast("models.Experiment", self._ask(Request("PUT", "/admin/experiment", body=body)))
 
-    def end_canary(self) -> models.Canary:
+    def end_experiment(self) -> models.Experiment:
         """Give everybody the active version.
 
-        `DELETE /admin/canary`. Nothing happens where there is no canary.
+        `DELETE /admin/experiment`. Nothing happens where no experiment runs.
         """
-        return cast("models.Canary", self._ask(Request("DELETE", "/admin/canary")))
+        return cast("models.Experiment", self._ask(Request("DELETE", "/admin/experiment")))
 
     def digest(self) -> models.Digest:
         """The names of this worker's bits, to compare workers and hosts.
@@ -410,7 +443,7 @@ class AsyncOperations(ABC):
         """The answer to a request."""
 
     async def recommend(
-        self, user_id: str, *, k: int | None = None, at_least: int | None = None
+        self, user_id: str, *, k: int | None = None, at_least: int | None = None, variant: str | None = None
     ) -> models.Recommendations:
         """The k best items that the user has not seen.
 
@@ -418,19 +451,28 @@ class AsyncOperations(ABC):
 
         Args:
             at_least: Wait until this sequence number of the log is applied (503 when that takes long).
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
             "models.Recommendations",
-            await self._ask(Request("GET", f"/recommend/{segment(user_id)}", query={"k": k, "at_least": at_least})),
+            await self._ask(
+                Request(
+                    "GET", f"/recommend/{segment(user_id)}", query={"k": k, "at_least": at_least, "variant": variant}
+                )
+            ),
         )
 
-    async def similar(self, item_id: str, *, k: int | None = None) -> models.SimilarItems:
+    async def similar(self, item_id: str, *, k: int | None = None, variant: str | None = None) -> models.SimilarItems:
         """The k items nearest to an item.
 
         `GET /similar/{item_id}`. By the cosine of the items' vectors.
+
+        Args:
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
-            "models.SimilarItems", await self._ask(Request("GET", f"/similar/{segment(item_id)}", query={"k": k}))
+            "models.SimilarItems",
+            await self._ask(Request("GET", f"/similar/{segment(item_id)}", query={"k": k, "variant": variant})),
         )
 
     async def popular(self, *, k: int | None = None) -> models.ItemList:
@@ -440,7 +482,9 @@ class AsyncOperations(ABC):
         """
         return cast("models.ItemList", await self._ask(Request("GET", "/popular", query={"k": k})))
 
-    async def recommend_lists(self, body: models.RecommendIn, *, at_least: int | None = None) -> models.Lists:
+    async def recommend_lists(
+        self, body: models.RecommendIn, *, at_least: int | None = None, variant: str | None = None
+    ) -> models.Lists:
         """Lists for several users or an anonymous session, filtered, boosted, diverse, in pages.
 
         `POST /recommend`. All conditions hold exactly: a list is as long as there are items that are allowed and
@@ -448,9 +492,11 @@ class AsyncOperations(ABC):
 
         Args:
             at_least: Wait until this sequence number of the log is applied (503 when that takes long).
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
-            "models.Lists", await self._ask(Request("POST", "/recommend", query={"at_least": at_least}, body=body))
+            "models.Lists",
+            await self._ask(Request("POST", "/recommend", query={"at_least": at_least, "variant": variant}, body=body)),
         )
 
     async def explain(
@@ -463,6 +509,7 @@ class AsyncOperations(ABC):
         most: int | None = None,
         recommendation_id: str | None = None,
         at_least: int | None = None,
+        variant: str | None = None,
     ) -> models.Explanation:
         """Why the user gets this score for this item.
 
@@ -476,6 +523,7 @@ class AsyncOperations(ABC):
             recommendation_id: Of a reply of /recommend: explain what it served, as long as the version and the
                 log are kept.
             at_least: Wait until this sequence number of the log is applied (503 when that takes long).
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
             "models.Explanation",
@@ -489,13 +537,20 @@ class AsyncOperations(ABC):
                         "most": most,
                         "recommendation_id": recommendation_id,
                         "at_least": at_least,
+                        "variant": variant,
                     },
                 )
             ),
         )
 
     async def explain_filtered(
-        self, user_id: str, item_id: str, body: models.ExplainIn, *, at_least: int | None = None
+        self,
+        user_id: str,
+        item_id: str,
+        body: models.ExplainIn,
+        *,
+        at_least: int | None = None,
+        variant: str | None = None,
     ) -> models.Explanation:
         """The same about a list with filters.
 
@@ -504,12 +559,16 @@ class AsyncOperations(ABC):
 
         Args:
             at_least: Wait until this sequence number of the log is applied (503 when that takes long).
+            variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
             "models.Explanation",
             await self._ask(
                 Request(
-                    "POST", f"/explain/{segment(user_id)}/{segment(item_id)}", query={"at_least": at_least}, body=body
+                    "POST",
+                    f"/explain/{segment(user_id)}/{segment(item_id)}",
+                    query={"at_least": at_least, "variant": variant},
+                    body=body,
                 )
             ),
         )
@@ -753,27 +812,28 @@ class AsyncOperations(ABC):
         """
         return cast("models.Activated", await self._ask(Request("POST", "/admin/rollback")))
 
-    async def canary(self) -> models.Canary:
-        """The version that a share of the users gets.
+    async def experiment(self) -> models.Experiment:
+        """The versions that shares of the users get.
 
-        `GET /admin/canary`. As this worker serves it; `version` is null where everybody gets the active version.
+        `GET /admin/experiment`. As this worker serves it; `name` is null where everybody gets the active version.
         """
-        return cast("models.Canary", await self._ask(Request("GET", "/admin/canary")))
+        return cast("models.Experiment", await self._ask(Request("GET", "/admin/experiment")))
 
-    async def put_canary(self, body: models.NewCanary) -> models.Canary:
-        """Give a share of the users another version.
+    async def put_experiment(self, body: models.NewExperiment) -> models.Experiment:
+        """Give shares of the users other versions.
 
-        `PUT /admin/canary`. The same users every time (a hash of their ids). Ends with the next activation.
-        Answered once it is served.
+        `PUT /admin/experiment`. In the place of the one that runs. Answered once all is served; a canary is an
+        experiment with one variant. The same users every time, by a hash of their ids; under the same name, shares
+        that change move as few users as can be. Ends with the next activation or roll back.
         """
-        return cast("models.Canary", await self._ask(Request("PUT", "/admin/canary", body=body)))
+        return cast("models.Experiment", await self._ask(Request("PUT", "/admin/experiment", body=body)))
 
-    async def end_canary(self) -> models.Canary:
+    async def end_experiment(self) -> models.Experiment:
         """Give everybody the active version.
 
-        `DELETE /admin/canary`. Nothing happens where there is no canary.
+        `DELETE /admin/experiment`. Nothing happens where no experiment runs.
         """
-        return cast("models.Canary", await self._ask(Request("DELETE", "/admin/canary")))
+        return cast("models.Experiment", await self._ask(Request("DELETE", "/admin/experiment")))
 
     async def digest(self) -> models.Digest:
         """The names of this worker's bits, to compare workers and hosts.

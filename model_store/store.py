@@ -1,7 +1,7 @@
 """The versioned store: a directory of artifacts, one of them active.
 
 ROOT/v0001/manifest.json …    a published version; a directory appears whole, by one rename
-ROOT/versions.json            the next number, the active version and the ones before it; replaced by rename
+ROOT/versions.json            numbers, the active version, the ones before it, the experiment; replaced by rename
 ROOT/.lock                    held while the store is changed
 ROOT/.incoming-…              a version being written; left over only by a crash, removed by the next publish
 """
@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from model_store.errors import (
     StoreError,
     UnknownVersionError,
 )
+from model_store.experiment import Arm, Experiment
 
 DEFAULT_ROOT = Path("model_store/artifacts")
 _STATE = "versions.json"
@@ -42,28 +43,31 @@ class _State:
         next: number of the next version; never given twice, pruned versions included.
         active: the active version.
         history: versions that were active before, the latest last.
-        canary: the version that a share of the users gets.
-        share: that share, 0 to 1.
+        experiment: versions that shares of the users get.
     """
 
     next: int = 1
     active: str | None = None
     history: tuple[str, ...] = ()
-    canary: str | None = None
-    share: float = 0.0
+    experiment: Experiment | None = None
 
 
 @dataclass(frozen=True)
-class Canary:
-    """A version beside the active one.
+class Change:
+    """What was put in force, and how it was before: `undo` takes it.
 
     Attributes:
-        version: its name.
-        share: the share of the users that gets it, 0 to 1.
+        before: the state that it changed.
+        after: the state that it made.
     """
 
-    version: str
-    share: float
+    before: _State
+    after: _State
+
+    @property
+    def active(self) -> str | None:
+        """The active version since."""
+        return self.after.active
 
 
 class ModelStore:
@@ -91,12 +95,12 @@ class ModelStore:
         state = self._read_state()
         return next((v for v in reversed(state.history) if v != state.active and self._exists(v)), None)
 
-    def canary(self) -> Canary | None:
-        """The version that a share of the users gets beside the active one, None where all get that one."""
-        state = self._read_state()
-        if state.canary is None or state.canary == state.active or not self._exists(state.canary):
+    def experiment(self) -> Experiment | None:
+        """The versions that shares of the users get beside the active one, None where all get that one."""
+        experiment = self._read_state().experiment
+        if experiment is None:
             return None
-        return Canary(state.canary, state.share)
+        return experiment.without(v.version for v in experiment.variants if not self._exists(v.version))
 
     def open(self, version: str | None = None) -> Artifact:
         """Open a version, the active one where none is named.
@@ -169,15 +173,15 @@ class ModelStore:
             os.close(claim)
         return version
 
-    def activate(self, version: str, *, instead_of: str | None = None) -> bool:
-        """Make a version the active one. It is opened first: a damaged one is refused.
+    def activate(self, version: str, *, instead_of: str | None = None) -> Change | None:
+        """Make a version the active one, for everybody. It is opened first: a damaged one is refused.
 
         Args:
             version: its name.
-            instead_of: only where this one is active; any where None.
+            instead_of: only where this one is active and no experiment runs; whatever is in force where None.
 
         Returns:
-            Whether it was made the active one.
+            What has changed, None where something else was in force than `instead_of`.
 
         Raises:
             UnknownVersionError: no such version.
@@ -186,13 +190,12 @@ class ModelStore:
         self.open(version)
         with self._changing() as state:
             self._require(version)
-            if instead_of is not None and state.active != instead_of:
-                return False
-            self._write_state(_activated(state, version))
-        return True
+            if instead_of is not None and (state.active != instead_of or state.experiment is not None):
+                return None
+            return self._change(state, _activated(state, version))
 
-    def rollback(self) -> str:
-        """Activate the version that was active before. Returns its name.
+    def rollback(self) -> Change:
+        """Activate the version that was active before, for everybody.
 
         Raises:
             StoreError: there is none.
@@ -203,32 +206,56 @@ class ModelStore:
                 raise StoreError(f"{self.root}: no earlier active version to roll back to. See kdiffe models list.")
             Artifact(self.root / previous)
             kept = tuple(v for v in state.history if v != previous)
-            self._write_state(replace(state, active=previous, history=kept, canary=None, share=0.0))
-        return previous
+            return self._change(state, _State(state.next, previous, kept))
 
-    def set_canary(self, canary: Canary | None) -> None:
-        """Give a share of the users a version beside the active one; None ends that, as every activation does.
+    def set_experiment(self, name: str, arms: Sequence[Arm]) -> Change:
+        """Give shares of the users versions beside the active one, until the next activation.
+
+        Args:
+            name: of the experiment; where the one that runs has this name, as few users are moved as can be.
+            arms: its variants; the active version may be one of theirs, to be compared with itself.
 
         Raises:
             UnknownVersionError: no such version.
-            ArtifactError: the version can't be used.
-            StoreError: the share is none, or the version is the active one.
+            ArtifactError: a version can't be used.
+            StoreError: no version is active, or the arms can't be.
         """
-        if canary is not None:
-            if not 0 < canary.share < 1:
-                raise StoreError(f"A canary's share must lie between 0 and 1, not at {canary.share}.")
-            self.open(canary.version)
+        for arm in arms:
+            self._require(arm.version)
+            self.open(arm.version)
         with self._changing() as state:
-            if canary is None:
-                self._write_state(replace(state, canary=None, share=0.0))
-                return
-            self._require(canary.version)
-            if canary.version == state.active:
-                raise StoreError(f"{canary.version} is active: a canary is another version.")
-            self._write_state(replace(state, canary=canary.version, share=float(canary.share)))
+            if state.active is None:
+                raise StoreError(f"{self.root}: an experiment needs an active version. See kdiffe models activate.")
+            for arm in arms:
+                self._require(arm.version)
+            try:
+                experiment = Experiment.dealt(name, arms, state.experiment)
+            except ValueError as error:
+                raise StoreError(str(error)) from None
+            return self._change(state, replace(state, experiment=experiment))
+
+    def end_experiment(self) -> None:
+        """Give everybody the active version; nothing happens where no experiment runs."""
+        with self._changing() as state:
+            self._write_state(replace(state, experiment=None))
+
+    def undo(self, change: Change) -> bool:
+        """Put back what was in force before a change that could not be served, its history and experiment with it.
+
+        Returns:
+            Whether it was put back: it is not where something else was put in force since.
+        """
+        before, after = change.before, change.after
+        with self._changing() as state:
+            if state.active != after.active or (before.active == after.active and state.experiment != after.experiment):
+                return False
+            if before.active is not None and not self._exists(before.active):  # pruned since
+                return False
+            self._write_state(replace(before, next=state.next))
+        return True
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` versions; the active one, the one before it and the canary stay.
+        """Remove all but the newest `keep` versions; the active one, the one before it and the experiment's stay.
 
         Returns:
             The removed versions.
@@ -237,7 +264,8 @@ class ModelStore:
             raise StoreError(f"keep must be ≥ 0, not {keep}.")
         with self._changing() as state:
             versions = self.versions()
-            kept = {state.active, self.previous(), state.canary, *versions[max(len(versions) - keep, 0) :]}
+            tried = () if state.experiment is None else (variant.version for variant in state.experiment.variants)
+            kept = {state.active, self.previous(), *tried, *versions[max(len(versions) - keep, 0) :]}
             removed = [version for version in versions if version not in kept]
             for version in removed:
                 # Renamed away first, so that a crash leaves no half of a version.
@@ -262,18 +290,22 @@ class ModelStore:
         path = self.root / _STATE
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            active, history = raw["active"], raw["history"]
-            canary, share = raw.get("canary"), float(raw.get("share", 0.0))
-            names = [*history, *(name for name in (active, canary) if name is not None)]
+            active, history, experiment = raw["active"], raw["history"], raw.get("experiment")
+            names = [*history, *([] if active is None else [active])]
             if not isinstance(history, list) or not all(isinstance(name, str) for name in names):
                 raise TypeError(f"active is {active!r}, history {history!r}")
-            return _State(int(raw["next"]), active, tuple(history), canary, share)
+            tried = None if experiment is None else Experiment.parse(experiment)
+            return _State(int(raw["next"]), active, tuple(history), tried)
         except FileNotFoundError:
             return _State()
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise StoreError(
                 f"{path}: can't be read ({error!r}). Remove it and activate a version: kdiffe models activate VERSION."
             ) from None
+
+    def _change(self, before: _State, after: _State) -> Change:
+        self._write_state(after)
+        return Change(before, after)
 
     def _write_state(self, state: _State) -> None:
         path = self.root / _STATE

@@ -50,18 +50,18 @@ class Telemetry:
         )
         self._recommended = Counter(
             "kdiffe_recommended_items",
-            "Recommended items by strategy and version.",
-            ["strategy", "version"],
+            "Recommended items by strategy, version and variant of the experiment.",
+            ["strategy", "version", "variant"],
             registry=self.registry,
         )
         self._lists = Counter(
             "kdiffe_lists",
-            "Lists by the version that made them and the index that answered (cache: none, it was kept).",
-            ["version", "backend"],
+            "Lists by version, variant of the experiment and the index that answered (cache: none, it was kept).",
+            ["version", "variant", "backend"],
             registry=self.registry,
         )
-        self._made: dict[tuple[str, str], Counter] = {}
-        self._brought: dict[tuple[str, str], Counter] = {}
+        self._made: dict[tuple[str, str, str], Counter] = {}
+        self._brought: dict[tuple[str, str, str], Counter] = {}
         self._interactions = Counter(
             "kdiffe_interactions", "Interactions by what became of them.", ["outcome"], registry=self.registry
         )
@@ -88,22 +88,24 @@ class Telemetry:
         found[0].inc()
         found[1].observe(seconds)
 
-    def recommended(self, strategies: Mapping[Strategy, int], version: str, backend: str) -> None:
+    def recommended(self, strategies: Mapping[Strategy, int], version: str, variant: str, backend: str) -> None:
         """Count a list.
 
         Args:
             strategies: how many items each strategy has brought.
             version: what has made it.
+            variant: the user's in the experiment, or `forced` where the request named one.
             backend: the index that has answered, or `cache`.
         """
-        made = self._made.get((version, backend))
+        made = self._made.get((version, variant, backend))
         if made is None:
-            made = self._made[version, backend] = self._lists.labels(version, backend)
+            made = self._made[version, variant, backend] = self._lists.labels(version, variant, backend)
         made.inc()
         for strategy, count in strategies.items():
-            brought = self._brought.get((strategy, version))
+            key = (strategy, version, variant)
+            brought = self._brought.get(key)
             if brought is None:
-                brought = self._brought[strategy, version] = self._recommended.labels(strategy, version)
+                brought = self._brought[key] = self._recommended.labels(*key)
             brought.inc(count)
 
     def interactions(self, accepted: int, duplicates: int) -> None:
@@ -191,15 +193,20 @@ def _model_conditions(registry: Registry) -> list[Condition]:
     version = (("version", model.version), ("model", model.artifact.manifest.model))
     lag, index, withdrawn = model.settle_lag, model.readout.index, model.metadata.withdrawn
     ends, applied, settled = registry.log_ends_at, model.sequence, model.settled_sequence
-    canary = registry.canary
     shared, own = model.state_nbytes
     return [
         Condition("kdiffe_ready", text, registry.failure is None or registry.degraded is not None, "livemin"),
         Condition("kdiffe_degraded", "1 while the log can't be read.", registry.degraded is not None, "livemax"),
         Condition("kdiffe_model_info", "Workers that serve the version.", 1, "livesum", version),
         *(
-            Condition("kdiffe_canary_share", "Share of users who get it.", share, "livemax", (("version", name),))
-            for name, share in ([] if canary is None else [canary])
+            Condition(
+                "kdiffe_variant_share",
+                "Share of the users who get the variant of the experiment.",
+                share,
+                "livemax",
+                (("variant", name), ("version", version)),
+            )
+            for name, version, share in registry.served.shares()
         ),
         Condition("kdiffe_state_sequence", "Last interaction of the log that is known of.", ends, "livemax"),
         Condition("kdiffe_queue_depth", WAITING, max(0, ends - applied), "livemax", _queue("apply")),

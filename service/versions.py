@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from model_store.errors import ArtifactError, StoreError
 from model_store.errors import UnknownVersionError as NotInStoreError
+from model_store.experiment import MAIN, Arm
 from model_store.manifest import Manifest
-from model_store.store import Canary
+from model_store.store import Change
 from service.errors import (
     NoEarlierVersionError,
     NotReadyError,
@@ -25,6 +26,7 @@ class Version(TypedDict):
     active: bool
     serving: bool
     previous: bool
+    variants: Sequence[str]
     model: str | None
     created_at: str | None
     base: str | None
@@ -34,6 +36,23 @@ class Version(TypedDict):
     sequence: int | None
     metrics: Mapping[str, Any]
     error: str | None
+
+
+class VariantTold(TypedDict):
+    """A variant of the experiment as this worker serves it; its users get the active version where it is not served."""
+
+    name: str
+    version: str
+    share: float
+    served: bool
+    problem: str | None
+
+
+class ExperimentTold(TypedDict):
+    """Which versions shares of the users get, the active one first. `name` is null where everybody gets that one."""
+
+    name: str | None
+    variants: Sequence[VariantTold]
 
 
 class VersionDetail(Version):
@@ -47,9 +66,7 @@ class VersionDetail(Version):
 
 def versions(registry: Registry) -> list[Version]:
     """Every version, the oldest first."""
-    store = registry.store
-    active, previous = store.active(), store.previous()
-    return [_version(registry, version, active, previous)[0] for version in store.versions()]
+    return [_version(registry, version)[0] for version in registry.store.versions()]
 
 
 def version(registry: Registry, name: str) -> VersionDetail:
@@ -61,7 +78,7 @@ def version(registry: Registry, name: str) -> VersionDetail:
     """
     store = registry.store
     _require(registry, name)
-    summary, manifest = _version(registry, name, store.active(), store.previous())
+    summary, manifest = _version(registry, name)
     if manifest is None:
         raise UnusableVersionError(f"Version {name} can't be read: {summary['error']}")
     return {
@@ -87,15 +104,15 @@ def activate(registry: Registry, name: str, timeout: float) -> None:
     """
     store = registry.store
     _require(registry, name)
-    before = store.active()
     try:
-        store.activate(name)
+        change = store.activate(name)
     except NotInStoreError:  # pruned meanwhile
         _require(registry, name)
         raise
     except ArtifactError as error:
         raise UnusableVersionError(f"Version {name} can't be activated: {error}") from None
-    _wait_served(registry, name, before, timeout)
+    if change is not None:
+        _wait_served(registry, name, change, timeout)
 
 
 def rollback(registry: Registry, timeout: float) -> str:
@@ -108,47 +125,83 @@ def rollback(registry: Registry, timeout: float) -> str:
     store = registry.store
     if store.previous() is None:
         raise NoEarlierVersionError("No version was active before the one that is: GET /admin/models lists them.")
-    before = store.active()
     try:
-        name = store.rollback()
+        change = store.rollback()
     except ArtifactError as error:
         raise UnusableVersionError(f"Version {store.previous()} can't be activated: {error}") from None
-    _wait_served(registry, name, before, timeout)
+    name = str(change.active)
+    _wait_served(registry, name, change, timeout)
     return name
 
 
-def begin_canary(registry: Registry, name: str, share: float, timeout: float) -> None:
-    """Give a share of the users a version and wait until it is served; one that can't be served is taken back.
+def experiment(registry: Registry) -> ExperimentTold:
+    """The experiment as this worker serves it."""
+    served, wanted = registry.served, registry.store.experiment()
+    variants = () if wanted is None else wanted.variants
+    told: list[VariantTold] = [
+        {
+            "name": MAIN,
+            "version": served.main.model.version,
+            "share": round(1.0 - sum(variant.share for variant in variants), 6),
+            "served": True,
+            "problem": None,
+        }
+    ]
+    for variant in variants:
+        model, problem = served.named(variant.name), registry.problem_of(variant.version)
+        told.append(
+            {
+                "name": variant.name,
+                "version": variant.version,
+                "share": variant.share,
+                "served": served.experiment == wanted and model is not None,
+                "problem": None if problem is None else problem.message,
+            }
+        )
+    return {"name": None if wanted is None else wanted.name, "variants": told}
+
+
+def begin_experiment(registry: Registry, name: str, arms: Sequence[Arm], timeout: float) -> None:
+    """Give shares of the users versions and wait until all are served; if one can't be, what was before is put back.
 
     Args:
         registry: the serving side.
-        name: the version.
-        share: of the users, above 0 and below 1.
+        name: of the experiment; the one that runs goes on where it has this name.
+        arms: its variants.
         timeout: seconds to wait.
 
     Raises:
         UnknownVersionError: there is no such version.
-        UnusableVersionError: it is the active one, or it can't be served.
+        UnusableVersionError: a version can't be served.
     """
-    _require(registry, name)
+    for arm in arms:
+        _require(registry, arm.version)
     try:
-        registry.store.set_canary(Canary(name, share))
+        change = registry.store.set_experiment(name, arms)
     except (ArtifactError, StoreError) as error:
-        raise UnusableVersionError(f"Version {name} can't be a canary: {error}") from None
+        raise UnusableVersionError(f"The experiment {name!r} can't begin: {error}") from None
+    wanted = change.after.experiment
     try:
-        registry.wait_canary(name, timeout)
+        if wanted is not None:
+            registry.wait_experiment(wanted, timeout)
     except NotReadyError as error:
-        registry.store.set_canary(None)
-        raise UnusableVersionError(f"{error} Everybody gets the active version.") from None
+        raise UnusableVersionError(f"{error} {_undone(registry, change)}") from None
 
 
-def _wait_served(registry: Registry, name: str, before: str | None, timeout: float) -> None:
+def _wait_served(registry: Registry, name: str, change: Change, timeout: float) -> None:
     try:
         registry.wait_version(name, timeout)
     except NotReadyError as error:
-        if before is not None and before != name:
-            registry.store.activate(before, instead_of=name)
-        raise UnusableVersionError(f"{error} {before or 'No version'} is active again.") from None
+        raise UnusableVersionError(f"{error} {_undone(registry, change)}") from None
+
+
+def _undone(registry: Registry, change: Change) -> str:
+    """Put back what was before a change that can't be served, and say what is in force now."""
+    store = registry.store
+    undone = change.before.active is not None and store.undo(change)
+    now, running = store.active(), store.experiment()
+    beside = "" if running is None else f", beside the experiment {running.name!r}"
+    return f"{now} is active {'again' if undone else 'now'}{beside}."
 
 
 def _require(registry: Registry, name: str) -> None:
@@ -157,21 +210,21 @@ def _require(registry: Registry, name: str) -> None:
         raise UnknownVersionError(f"No version {name!r}; there are: {', '.join(known) or 'none'}.")
 
 
-def _version(
-    registry: Registry, name: str, active: str | None, previous: str | None
-) -> tuple[Version, Manifest | None]:
-    manifest, problem = None, None
+def _version(registry: Registry, name: str) -> tuple[Version, Manifest | None]:
+    store, manifest, problem = registry.store, None, None
+    tried = store.experiment()
     try:
-        manifest = registry.store.open(name).manifest
+        manifest = store.open(name).manifest
     except (ArtifactError, StoreError) as error:  # the others are still to be listed
         problem = str(error)
     base = None if manifest is None else manifest.training.get("base")
     interactions = None if manifest is None else manifest.data.get("n_interactions")
     summary: Version = {
         "version": name,
-        "active": name == active,
+        "active": name == store.active(),
         "serving": name == registry.serving,
-        "previous": name == previous,
+        "previous": name == store.previous(),
+        "variants": [variant.name for variant in (tried.variants if tried else ()) if variant.version == name],
         "model": None if manifest is None else manifest.model,
         "created_at": None if manifest is None else manifest.created_at,
         "base": None if base is None else str(base),

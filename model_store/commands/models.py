@@ -24,7 +24,8 @@ Version = Annotated[str, typer.Argument(help="A version, as `kdiffe models list`
 def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
     """List the versions, the oldest first."""
     models = ModelStore(store)
-    active = models.active()
+    active, experiment = models.active(), models.experiment()
+    variants = () if experiment is None else experiment.variants
     rows: list[dict[str, object]] = []
     for version in models.versions():
         try:
@@ -36,6 +37,7 @@ def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
             {
                 "version": version,
                 "active": version == active,
+                "variants": {variant.name: variant.share for variant in variants if variant.version == version},
                 "model": manifest.model,
                 "created_at": manifest.created_at,
                 "users": manifest.n_users,
@@ -49,7 +51,8 @@ def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
         return
     table = Table("version", "", "model", "created", "users", "items", "sequence", "validation NDCG@20")
     for row in rows:
-        state = "active" if row["active"] else ""
+        shares = [f"{v.name} {100 * v.share:g} %" for v in variants if v.version == row["version"]]
+        state = ", ".join([*(["active"] if row["active"] else []), *shares])
         if "error" in row:
             table.add_row(str(row["version"]), state, str(row["error"]))
             continue
@@ -85,7 +88,7 @@ def activate(version: Version, store: Store = DEFAULT_ROOT, as_json: Json = Fals
 @app.command()
 def rollback(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
     """Activate the version that was active before."""
-    version = ModelStore(store).rollback()
+    version = ModelStore(store).rollback().active
     _say({"active": version}, as_json, f"Rolled back: {version} is active.")
 
 
@@ -109,7 +112,7 @@ def prune(
     store: Store = DEFAULT_ROOT,
     as_json: Json = False,
 ) -> None:
-    """Remove old versions; the active one and the one before it always stay."""
+    """Remove old versions; the active one, the one before it and those of an experiment always stay."""
     removed = ModelStore(store).prune(keep)
     _say({"removed": removed}, as_json, f"Removed: {', '.join(removed) or 'nothing'}.")
 

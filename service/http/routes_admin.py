@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from model_store.experiment import Arm
 from service import versions
 from service.errors import ErrorCode
 from service.http import schemas
@@ -18,7 +19,6 @@ from service.http.bodies import body_of, read_json
 from service.http.context import context_of, storable_id
 from service.http.schemas_users import TypeWeight, TypeWeights
 from service.jobs.jobs import SWAP_TIMEOUT
-from service.live.registry import Registry
 from service.state.port import DEFAULT_WEIGHT, Job
 
 router = APIRouter(
@@ -161,36 +161,46 @@ async def rollback(request: Request) -> Response:
     )
 
 
-@router.get("/canary", response_model=schemas.Canary, summary="The version that a share of the users gets")
-async def canary(request: Request) -> dict[str, Any]:
-    """As this worker serves it; `version` is null where everybody gets the active version."""
-    return _canary(context_of(request).registry)
+@router.get(
+    "/experiment",
+    response_model=schemas.Experiment,
+    responses=errors_of(ErrorCode.NOT_READY),
+    summary="The versions that shares of the users get",
+)
+async def experiment(request: Request) -> Response:
+    """As this worker serves it; `name` is null where everybody gets the active version."""
+    return json_answer(await asyncio.to_thread(versions.experiment, context_of(request).registry))
 
 
 @router.put(
-    "/canary",
-    response_model=schemas.Canary,
+    "/experiment",
+    response_model=schemas.Experiment,
     responses=errors_of(ErrorCode.INVALID_REQUEST, ErrorCode.UNKNOWN_VERSION, ErrorCode.UNUSABLE_VERSION),
-    summary="Give a share of the users another version",
+    summary="Give shares of the users other versions",
 )
-async def put_canary(request: Request, wanted: schemas.NewCanary) -> dict[str, Any]:
-    """The same users every time (a hash of their ids). Ends with the next activation. Answered once it is served."""
+async def put_experiment(request: Request, wanted: schemas.NewExperiment) -> Response:
+    """In the place of the one that runs. Answered once all is served; a canary is an experiment with one variant.
+
+    The same users every time, by a hash of their ids; under the same name, shares that change move as few users as can
+    be. Ends with the next activation or roll back.
+    """
     registry = context_of(request).registry
-    await asyncio.to_thread(versions.begin_canary, registry, wanted.version, wanted.share, SWAP_TIMEOUT)
-    return _canary(registry)
+    arms = [Arm(arm.name, arm.version, arm.share) for arm in wanted.variants]
+    await asyncio.to_thread(versions.begin_experiment, registry, wanted.name, arms, SWAP_TIMEOUT)
+    return json_answer(await asyncio.to_thread(versions.experiment, registry))
 
 
-@router.delete("/canary", response_model=schemas.Canary, summary="Give everybody the active version")
-async def end_canary(request: Request) -> dict[str, Any]:
-    """Nothing happens where there is no canary."""
+@router.delete(
+    "/experiment",
+    response_model=schemas.Experiment,
+    responses=errors_of(ErrorCode.NOT_READY),
+    summary="Give everybody the active version",
+)
+async def end_experiment(request: Request) -> Response:
+    """Nothing happens where no experiment runs."""
     registry = context_of(request).registry
-    await asyncio.to_thread(registry.store.set_canary, None)
-    return {"version": None, "share": 0.0}
-
-
-def _canary(registry: Registry) -> dict[str, Any]:
-    version, share = registry.canary or (None, 0.0)
-    return {"version": version, "share": share}
+    await asyncio.to_thread(registry.store.end_experiment)
+    return json_answer(await asyncio.to_thread(versions.experiment, registry))
 
 
 @router.get(

@@ -12,7 +12,7 @@ from service.errors import ErrorCode, InvalidRequestError
 from service.http import schemas
 from service.http.answers import errors_of, json_answer
 from service.http.context import context_of, external_id, read_model
-from service.http.routes_recommendations import READ_ERRORS, AtLeast, model_at, read_user
+from service.http.routes_recommendations import READ_ERRORS, AtLeast, chosen_at, model_at, read_user
 
 router = APIRouter(tags=["catalogue"])
 
@@ -33,7 +33,7 @@ async def history(
     """What came since the version first, then by S(u, i). Ids are percent-encoded in the path."""
     context = context_of(request)
     name = external_id("user", user_id, context.settings)
-    model = await model_at(context, at_least, name)
+    model = (await chosen_at(context, at_least, name)).model
     return json_answer(await read_user(model, name, catalogue.history, model, name, limit, offset))
 
 

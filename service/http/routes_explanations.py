@@ -15,7 +15,7 @@ from service.explanation.account import explain as explain_score
 from service.http import schemas
 from service.http.answers import errors_of, json_answer
 from service.http.context import bounded_k, context_of, external_id
-from service.http.routes_recommendations import READ_ERRORS, AtLeast, model_at, read_user
+from service.http.routes_recommendations import READ_ERRORS, AtLeast, Variant, chosen_at, read_user
 from service.http.schemas_lists import ExplainIn
 
 router = APIRouter(tags=["explanations"])
@@ -50,19 +50,23 @@ async def explain(
     most: Most = PLAIN.most,
     recommendation_id: RecommendationId = None,
     at_least: AtLeast = None,
+    variant: Variant = None,
 ) -> Response:
     """The score as self + one contribution for each of the user's items. Ids are percent-encoded in the path."""
     context = context_of(request)
     user = external_id("user", user_id, context.settings)
     item = external_id("item", item_id, context.settings)
     wanted = wanted_of(parts, bounded_k(k, context.settings), most)
-    model = await model_at(context, at_least, user)
+    chosen = await chosen_at(context, at_least, user, variant)
+    model = chosen.model
     if recommendation_id is not None:
-        past = context.past.explain
-        return json_answer(await asyncio.to_thread(past, model, user, item, recommendation_id, wanted))
+        past = await asyncio.to_thread(context.past.explain, model, user, item, recommendation_id, wanted)
+        return json_answer({**past, "variant": None})
     if wanted.parts:
-        return json_answer(await asyncio.to_thread(explain_score, model, user, item, wanted))
-    return json_answer(await read_user(model, user, explain_score, model, user, item))
+        told = await asyncio.to_thread(explain_score, model, user, item, wanted)
+    else:
+        told = await read_user(model, user, explain_score, model, user, item)
+    return json_answer({**told, "variant": chosen.variant})
 
 
 @router.post(
@@ -72,7 +76,12 @@ async def explain(
     summary="The same about a list with filters",
 )
 async def explain_filtered(
-    request: Request, user_id: str, item_id: str, asked: ExplainIn, at_least: AtLeast = None
+    request: Request,
+    user_id: str,
+    item_id: str,
+    asked: ExplainIn,
+    at_least: AtLeast = None,
+    variant: Variant = None,
 ) -> Response:
     """`counterfactual` and `why_not` are about the list that `POST /recommend` gives with the same conditions."""
     context = context_of(request)
@@ -80,8 +89,9 @@ async def explain_filtered(
     item = external_id("item", item_id, context.settings)
     plain = wanted_of(",".join(asked.parts), bounded_k(asked.k, context.settings), asked.most)
     wanted = replace(plain, where=asked.item_filter(asked.include, asked.exclude))
-    model = await model_at(context, at_least, user)
-    return json_answer(await asyncio.to_thread(explain_score, model, user, item, wanted))
+    chosen = await chosen_at(context, at_least, user, variant)
+    told = await asyncio.to_thread(explain_score, chosen.model, user, item, wanted)
+    return json_answer({**told, "variant": chosen.variant})
 
 
 def wanted_of(parts: str, k: int, most: int) -> Wanted:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from model_store.experiment import FORCED
 from service.errors import ErrorCode, InvalidRequestError, RequestTooLargeError
 from service.http.answers import errors_of, json_answer
 from service.http.context import bounded_k, context_of
-from service.http.routes_recommendations import READ_ERRORS, AtLeast, model_at
+from service.http.routes_recommendations import READ_ERRORS, AtLeast, Variant, chosen_at
 from service.http.schemas_lists import Lists, RecommendIn
 from service.live.model import LiveModel
 from service.recommendation.cursor import Cursor
@@ -28,21 +29,26 @@ router = APIRouter(tags=["recommendations"])
     responses=errors_of(ErrorCode.GONE, ErrorCode.REQUEST_TOO_LARGE, *READ_ERRORS),
     summary="Lists for several users or an anonymous session, filtered, boosted, diverse, in pages",
 )
-async def recommend(request: Request, asked: RecommendIn, at_least: AtLeast = None) -> Response:
+async def recommend(
+    request: Request, asked: RecommendIn, at_least: AtLeast = None, variant: Variant = None
+) -> Response:
     """All conditions hold exactly: a list is as long as there are items that are allowed and unseen, up to k."""
     context = context_of(request)
     _check(asked, context.settings)
     cursor = None if asked.cursor is None else Cursor.decode(asked.cursor)
-    model = await model_at(context, at_least)
+    chosen = await chosen_at(context, at_least, variant=variant)
     whose: Sequence[str | Sequence[str]] = [asked.session] if asked.session is not None else asked.user_ids or []
     # A user gets the model of its share; a session, which is nobody in particular, the active version's.
-    models = [context.registry.model_of(who) if isinstance(who, str) else model for who in whose]
+    by_user = variant is None
+    given = [context.registry.chosen_for(who) if by_user and isinstance(who, str) else chosen for who in whose]
     # A list takes up to some milliseconds: not on the event loop.
-    pages = await asyncio.to_thread(_lists, models, whose, asked.wish(), cursor)
-    for page, made_by in zip(pages, models, strict=True):
+    pages = await asyncio.to_thread(_lists, [got.model for got in given], whose, asked.wish(), cursor)
+    for page, got in zip(pages, given, strict=True):
         strategies = Counter(item["strategy"] for item in page["items"])
-        context.telemetry.recommended(strategies, page["model_version"], made_by.readout.index.name)
-    return json_answer({"results": pages, "unknown_items": unknown_items(model, asked.named_items())})
+        counted = FORCED if variant else got.variant
+        context.telemetry.recommended(strategies, page["model_version"], counted, got.model.readout.index.name)
+    results = [{**page, "variant": got.variant} for page, got in zip(pages, given, strict=True)]
+    return json_answer({"results": results, "unknown_items": unknown_items(chosen.model, asked.named_items())})
 
 
 def _lists(

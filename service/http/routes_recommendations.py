@@ -11,12 +11,14 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from service.errors import ErrorCode, NotReadyError
+from model_store.experiment import FORCED, MAIN
+from service.errors import ErrorCode, InvalidRequestError, NotReadyError
 from service.http import schemas
-from service.http.answers import errors_of, json_answer
+from service.http.answers import errors_of, json_answer, with_variant
 from service.http.cache import Listed
 from service.http.context import Context, bounded_k, context_of, external_id, read_model
 from service.live.model import LiveModel
+from service.live.registry import Chosen, Served
 from service.recommendation import recommender
 
 P = ParamSpec("P")
@@ -33,6 +35,10 @@ AtLeast = Annotated[
     int | None,
     Query(ge=0, description="Wait until this sequence number of the log is applied (503 when that takes long)."),
 ]
+Variant = Annotated[
+    str | None,
+    Query(description="Answer as this variant of the experiment does (`main`: the active version), whoever the user."),
+]
 
 
 @router.get(
@@ -41,22 +47,27 @@ AtLeast = Annotated[
     responses=errors_of(*READ_ERRORS),
     summary="The k best items that the user has not seen",
 )
-async def recommend(request: Request, user_id: str, k: int = DEFAULT_K, at_least: AtLeast = None) -> Response:
+async def recommend(
+    request: Request, user_id: str, k: int = DEFAULT_K, at_least: AtLeast = None, variant: Variant = None
+) -> Response:
     """An unknown user gets the popular items. Ids are percent-encoded in the path."""
     context = context_of(request)
     name = external_id("user", user_id, context.settings)
-    return Response(await recommended(context, name, k, at_least), media_type="application/json")
+    return Response(await recommended(context, name, k, at_least, variant), media_type="application/json")
 
 
-async def recommended(context: Context, user_id: str, k: int, at_least: int | None = None) -> bytes:
+async def recommended(
+    context: Context, user_id: str, k: int, at_least: int | None = None, variant: str | None = None
+) -> bytes:
     """The answer of `GET /recommend`, on the express way and on the long one.
 
     Raises:
-        InvalidRequestError: k is out of its bounds.
+        InvalidRequestError: k is out of its bounds, or there is no such variant.
         NotReadyError: no model is served, or `at_least` is not reached in time.
     """
     bounded_k(k, context.settings)
-    model = await model_at(context, at_least, user_id)
+    chosen = await chosen_at(context, at_least, user_id, variant)
+    model = chosen.model
     listed, backend = context.lists.find(model, user_id, k), "cache"
     if listed is None:
         before, backend = model.sequence, model.readout.index.name
@@ -73,8 +84,8 @@ async def recommended(context: Context, user_id: str, k: int, at_least: int | No
         )
         if before == listed.sequence == model.sequence:  # made of one moment of the log, whoever applied meanwhile
             context.lists.keep(user_id, k, listed)
-    context.telemetry.recommended(listed.strategies, listed.version, backend)
-    return listed.body
+    context.telemetry.recommended(listed.strategies, listed.version, FORCED if variant else chosen.variant, backend)
+    return with_variant(listed.body, chosen.variant)
 
 
 @router.get(
@@ -83,13 +94,15 @@ async def recommended(context: Context, user_id: str, k: int, at_least: int | No
     responses=errors_of(ErrorCode.UNKNOWN_ITEM, *READ_ERRORS),
     summary="The k items nearest to an item",
 )
-async def similar(request: Request, item_id: str, k: int = DEFAULT_K) -> Response:
+async def similar(request: Request, item_id: str, k: int = DEFAULT_K, variant: Variant = None) -> Response:
     """By the cosine of the items' vectors."""
     context = context_of(request)
     item = external_id("item", item_id, context.settings)
     bounded_k(k, context.settings)
+    chosen = await chosen_at(context, None, variant=variant)
     # All items are compared: not on the event loop.
-    return json_answer(await asyncio.to_thread(recommender.similar, context.registry.model, item, k))
+    found = await asyncio.to_thread(recommender.similar, chosen.model, item, k)
+    return json_answer({**found, "variant": chosen.variant})
 
 
 @router.get(
@@ -106,11 +119,29 @@ async def popular(request: Request, k: int = DEFAULT_K) -> Response:
     return json_answer(await read_model(model, recommender.popular, model, k))
 
 
-async def model_at(context: Context, at_least: int | None, user_id: str | None = None) -> LiveModel:
-    """The model that a user gets (nobody in particular: the active version's), once it holds a place of the log.
+async def model_at(context: Context, at_least: int | None) -> LiveModel:
+    """The active version's model, once it holds a place of the log.
 
     Raises:
         NotReadyError: it does not within `read_timeout`, or no model is served.
+    """
+    return (await chosen_at(context, at_least)).model
+
+
+async def chosen_at(
+    context: Context, at_least: int | None, user_id: str | None = None, variant: str | None = None
+) -> Chosen:
+    """The model that a request gets, once all hold a place of the log.
+
+    Args:
+        context: the service's parts.
+        at_least: the place, None for wherever the log is applied to.
+        user_id: whose variant answers; the active version where it is nobody in particular.
+        variant: answers instead.
+
+    Raises:
+        InvalidRequestError: there is no such variant.
+        NotReadyError: it is not served now, or the place is not reached within `read_timeout`.
     """
     registry = context.registry
     if at_least is not None and registry.applied < at_least:
@@ -122,7 +153,19 @@ async def model_at(context: Context, at_least: int | None, user_id: str | None =
             raise NotReadyError(
                 f"at_least={at_least}: the log is applied up to {registry.applied}. Try again in a moment."
             ) from None
-    return registry.model if user_id is None else registry.model_of(user_id)
+    if variant is not None:
+        return _forced(registry.served, variant)
+    return Chosen(MAIN, registry.model) if user_id is None else registry.chosen_for(user_id)
+
+
+def _forced(served: Served, variant: str) -> Chosen:
+    model = served.named(variant)
+    if model is not None:
+        return Chosen(variant, model)
+    names = [] if served.experiment is None else [arm.name for arm in served.experiment.variants]
+    if variant in names:
+        raise NotReadyError(f"variant={variant!r} is not served at the moment: GET /admin/experiment says why.")
+    raise InvalidRequestError(f"variant={variant!r}: there is no such variant; there are {', '.join([MAIN, *names])}.")
 
 
 def waits_or_walks(model: LiveModel, user_id: str) -> bool:

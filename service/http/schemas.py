@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from model_store.experiment import MAIN, MOST_VARIANTS, VARIANT_NAME, Arm, check_arms
 from service.errors import ErrorCode
 
 Strategy = Literal["model", "fold_in", "popular"]
@@ -112,6 +113,7 @@ class Recommendations(BaseModel):
         refreshed_at=1200,
         recommendation_id="v0001.1204.1200.8d3f02ab",
         index="faiss",
+        variant="main",
     )
 
     user_id: str
@@ -121,6 +123,7 @@ class Recommendations(BaseModel):
     refreshed_at: int = Field(description="The last interaction of the log that T and the item vectors hold.")
     recommendation_id: str = Field(description="Names this moment: /explain takes it and explains what was served.")
     index: str = Field(description="The backend that searched; empty where none was asked.")
+    variant: str = Field(description="The user's in the experiment; `main` for the active version.")
 
 
 class ContributionPart(BaseModel):
@@ -338,6 +341,7 @@ class Explanation(BaseModel):
         sequence=1204,
         refreshed_at=1200,
         recommendation_id="v0001.1204.1200.8d3f02ab",
+        variant="main",
     )
 
     user_id: str
@@ -361,6 +365,7 @@ class Explanation(BaseModel):
     sequence: int
     refreshed_at: int
     recommendation_id: str = Field(description="Names the moment that is explained.")
+    variant: str | None = Field(description="As in lists; null where a recommendation_id says what is explained.")
 
 
 class ScoredItem(BaseModel):
@@ -387,6 +392,7 @@ class SimilarItems(ItemList):
     """Items near an item; score is the cosine."""
 
     item_id: str
+    variant: str = Field(description="The variant whose version answered: `main` unless the request names another.")
 
 
 class HistoryItem(BaseModel):
@@ -519,6 +525,7 @@ class ModelVersion(BaseModel):
     active: bool
     serving: bool
     previous: bool = Field(description="Whether a rollback would activate it.")
+    variants: list[str] = Field(description="The experiment's variants that are this version.")
     model: str | None = Field(description="The model's kind.")
     created_at: str | None = Field(description="ISO 8601, UTC.")
     base: str | None = Field(description="The version that it was retrained from.")
@@ -554,22 +561,63 @@ class Activated(BaseModel):
     version: str
 
 
-class NewCanary(BaseModel):
+class NewVariant(BaseModel):
     """A version for a share of the users."""
 
-    model_config = _example(version="v0002", share=0.1)
+    model_config = ConfigDict(extra="forbid")
 
+    name: str = Field(pattern=f"^{VARIANT_NAME}$", description=f"What replies and metrics call it; not {MAIN!r}.")
     version: Annotated[str, AfterValidator(plain_text)] = Field(min_length=1, max_length=256)
-    share: float = Field(gt=0, lt=1, description="Of the users, by a hash of their ids.")
+    share: float = Field(ge=0, le=1, description="Of the users, in steps of 0.0001; 0: for reads that name it alone.")
 
 
-class Canary(BaseModel):
-    """The canary as the worker that answers serves it."""
+class NewExperiment(BaseModel):
+    """Versions for shares of the users; the others get the active version."""
 
-    model_config = _example(version="v0002", share=0.1)
+    model_config = _example(
+        name="wider-vectors",
+        variants=[
+            {"name": "control", "version": "v0001", "share": 0.1},
+            {"name": "b", "version": "v0002", "share": 0.1},
+        ],
+    )
 
-    version: str | None
+    name: Annotated[str, AfterValidator(plain_text)] = Field(
+        min_length=1, max_length=64, description="Another name deals the users anew."
+    )
+    variants: list[NewVariant] = Field(min_length=1, max_length=MOST_VARIANTS)
+
+    @model_validator(mode="after")
+    def _possible(self) -> NewExperiment:
+        check_arms(self.name, [Arm(arm.name, arm.version, arm.share) for arm in self.variants])
+        return self
+
+
+class Variant(BaseModel):
+    """A variant as the worker that answers serves it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    version: str
     share: float
+    served: bool = Field(description="Whether its users get it here; they get the active version where it is not.")
+    problem: str | None = Field(description="Why it is not served, null where it is or is being loaded.")
+
+
+class Experiment(BaseModel):
+    """Which versions shares of the users get, the active one (`main`) first."""
+
+    model_config = _example(
+        name="wider-vectors",
+        variants=[
+            {"name": "main", "version": "v0001", "share": 0.9, "served": True, "problem": None},
+            {"name": "b", "version": "v0002", "share": 0.1, "served": True, "problem": None},
+        ],
+    )
+
+    name: str | None = Field(description="Null where everybody gets the active version.")
+    variants: list[Variant]
 
 
 class Digest(BaseModel):

@@ -157,6 +157,7 @@ class ListPage(BaseModel):
     refreshed_at: int = Field(description="The last interaction of the log that T and the item vectors hold.")
     recommendation_id: str | None = Field(description="For /explain; null for a session, which nobody can ask about.")
     index: str = Field(description="The backend that searched; empty where none was asked.")
+    variant: str = Field(description="The user's in the experiment; `main` for the active version.")
 
 
 class Lists(BaseModel):

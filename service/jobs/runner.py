@@ -269,6 +269,9 @@ class Runner:
         run.update(phase=SWAP)  # from here on it can't be cancelled
         if self._put_in_force(version, active):
             return version, "done"
+        running = self._store.experiment()
+        if running is not None:
+            return version, f"not activated: the experiment {running.name!r} compares {active} with others"
         return version, f"not activated: {self._store.active()} was activated meanwhile"
 
     def _order(self, job: Job, directory: Path) -> Order:
@@ -304,17 +307,18 @@ class Runner:
             previous: the active version when the training began.
 
         Returns:
-            Whether it is active: where another version was activated meanwhile (an operator has rolled back), that
-            one stays.
+            Whether it is active: where another version was activated meanwhile (an operator has rolled back), or an
+            experiment compares the active one with others, that stays.
         """
-        if not self._store.activate(version, instead_of=previous):
+        change = self._store.activate(version, instead_of=previous)
+        if change is None:
             return False
         try:
             if self._wait_served is not None:
                 self._wait_served(version)
         except ServiceError:
-            if previous is not None and self._store.active() == version and not self._stop.is_set():
-                self._store.rollback()  # and not `activate`: a later rollback must not bring the bad version back
+            if previous is not None and not self._stop.is_set():
+                self._store.undo(change)  # a later rollback must not bring the bad version back
             raise
         return True
 

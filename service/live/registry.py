@@ -1,7 +1,7 @@
 """The registry: which version is served. A new one is loaded aside and caught up before the old one goes.
 
-The version before goes on following the log for a while, so that a roll back is one step. A canary follows beside the
-active version and is what its share of the users gets.
+The version before goes on following the log for a while, so that a roll back is one step. An experiment's versions
+follow beside the active one, each for its share of the users.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import structlog
 
 from model_store.errors import ArtifactError, KDiffEError
-from model_store.store import Canary, ModelStore
+from model_store.experiment import MAIN, Experiment
+from model_store.store import ModelStore
 from service.compaction import held_of
 from service.errors import NotReadyError, StateError
 from service.index import IndexBuilder
 from service.live.follower import Follower, replay
 from service.live.model import LiveModel, warm_up
-from service.live.split import Split
 from service.state.port import StateStore
 
 # Seconds until a version that could not be loaded is tried again.
@@ -29,9 +31,6 @@ RETRY = 30.0
 # A loading version catches up until so few interactions are missing, in so many passes at most.
 CLOSE = 100
 PASSES = 10
-
-# The variants of the split.
-MAIN, CANARY = "main", "canary"
 
 log = structlog.get_logger(__name__)
 
@@ -51,30 +50,58 @@ class Problem:
     since: float
 
 
+class Chosen(NamedTuple):
+    """The model that a request gets.
+
+    Attributes:
+        variant: its name in the experiment, MAIN for the active version.
+        model: the model.
+    """
+
+    variant: str
+    model: LiveModel
+
+
 @dataclass(frozen=True)
 class Served:
     """Who gets which model, from one moment to the next swap.
 
     Attributes:
         main: the follower of the active version.
-        canary: the follower of the canary, None where there is none.
-        split: who gets the canary.
+        experiment: who gets another version, None where nobody does.
+        variants: its variants that are served → their followers; who is given another one gets the active version.
+        joining: a follower that writes wait for and nobody reads: it does not yet hold all that was acknowledged.
     """
 
     main: Follower
-    canary: Follower | None = None
-    split: Split | None = None
+    experiment: Experiment | None = None
+    variants: Mapping[str, Follower] = field(default_factory=dict)
+    joining: Follower | None = None
 
-    def of(self, user_id: str) -> Follower:
-        """The follower of the model that a user gets."""
-        if self.canary is None or self.split is None or self.split.variant_of(user_id) != CANARY:
-            return self.main
-        return self.canary
+    def of(self, user_id: str) -> Chosen:
+        """What a user gets."""
+        if self.experiment is not None:
+            name = self.experiment.variant_of(user_id)
+            follower = self.variants.get(name)
+            if follower is not None:
+                return Chosen(name, follower.model)
+        return Chosen(MAIN, self.main.model)
 
-    @property
+    def named(self, variant: str) -> LiveModel | None:
+        """A variant's model, None where it is not served."""
+        follower = self.main if variant == MAIN else self.variants.get(variant)
+        return None if follower is None else follower.model
+
+    def shares(self) -> list[tuple[str, str, float]]:
+        """Name, version and share of the users of every variant that is served beside the active version."""
+        variants = () if self.experiment is None else self.experiment.variants
+        return [(v.name, v.version, v.share) for v in variants if v.name in self.variants]
+
+    @cached_property
     def followers(self) -> tuple[Follower, ...]:
-        """All of them."""
-        return (self.main,) if self.canary is None else (self.main, self.canary)
+        """All of them, each once."""
+        joining = () if self.joining is None else (self.joining,)
+        return tuple(dict.fromkeys((self.main, *self.variants.values(), *joining)))
 
 
 class Registry:
@@ -117,7 +144,8 @@ class Registry:
         self._warm: Follower | None = None
         self._warm_until = 0.0
         self._problem: Problem | None = None
-        self._canary_problem: Problem | None = None
+        # Versions of the experiment that can't be served.
+        self._unserved: dict[str, Problem] = {}
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._changed = threading.Condition()
@@ -156,21 +184,17 @@ class Registry:
         """
         return self.served.main.model
 
-    def model_of(self, user_id: str) -> LiveModel:
-        """The model that a user gets: the active version's, or the canary's.
+    def chosen_for(self, user_id: str) -> Chosen:
+        """What a user gets: the active version's model, or that of its variant in the experiment.
 
         Raises:
             NotReadyError: no model is loaded yet.
         """
-        return self.served.of(user_id).model
+        return self.served.of(user_id)
 
-    @property
-    def canary(self) -> tuple[str, float] | None:
-        """The canary that is served and its share of the users, None where there is none."""
-        served = self._served
-        if served is None or served.canary is None or served.split is None:
-            return None
-        return served.canary.model.version, served.split.share_of(CANARY)
+    def problem_of(self, version: str) -> Problem | None:
+        """Why a version of the experiment is not served, None where it is or is being loaded."""
+        return self._unserved.get(version)
 
     @property
     def applied(self) -> int:
@@ -257,48 +281,57 @@ class Registry:
         Raises:
             NotReadyError: it could not be loaded, another one was activated, or the time is over.
         """
-        reason = self._wait_for(version, lambda: self.serving, lambda: self._problem, timeout, "it was not swapped in")
+        reason = self._wait_for(
+            lambda: self.serving == version,
+            lambda: self._problem if self._problem is not None and self._problem.version == version else None,
+            lambda: self.store.active() != version,
+            timeout,
+        )
         if reason is not None:
-            raise NotReadyError(f"Version {version} is active but not served: {reason}")
+            raise NotReadyError(f"Version {version} is not served: {reason}")
 
-    def wait_canary(self, version: str, timeout: float) -> None:
-        """Wait (blocking) until a canary is served.
+    def wait_experiment(self, experiment: Experiment, timeout: float) -> None:
+        """Wait (blocking) until every variant of an experiment is served.
 
         Raises:
-            NotReadyError: it could not be loaded, or the time is over.
+            NotReadyError: one could not be loaded, another experiment was begun, or the time is over.
         """
+        versions = [variant.version for variant in experiment.variants]
 
-        def canary() -> str | None:
-            served = self.canary
-            return None if served is None else served[0]
+        def served() -> bool:
+            now = self._served
+            return now is not None and now.experiment == experiment and len(now.variants) == len(versions)
 
-        reason = self._wait_for(version, canary, lambda: self._canary_problem, timeout, "it was not loaded")
+        reason = self._wait_for(
+            served,
+            lambda: next((self._unserved[version] for version in versions if version in self._unserved), None),
+            lambda: self.store.experiment() != experiment,
+            timeout,
+        )
         if reason is not None:
-            raise NotReadyError(f"The canary {version} is not served: {reason}")
+            raise NotReadyError(f"The experiment {experiment.name!r} is not served: {reason}")
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _wait_for(
         self,
-        version: str,
-        served: Callable[[], str | None],
-        problem: Callable[[], Problem | None],
+        served: Callable[[], bool],
+        failed: Callable[[], Problem | None],
+        superseded: Callable[[], bool],
         timeout: float,
-        otherwise: str,
     ) -> str | None:
-        """Wait (blocking) until a version is served or can't be; why it is not, None where it is."""
+        """Wait (blocking) until something is served or can't be; why it is not, None where it is."""
         self._wake.set()
-
-        def failed() -> Problem | None:
-            found = problem()
-            return found if found is not None and found.version == version else None
-
         with self._changed:
-            self._changed.wait_for(lambda: self._stop.is_set() or served() == version or failed() is not None, timeout)
-        if served() == version:
+            over = self._changed.wait_for(
+                lambda: self._stop.is_set() or served() or failed() is not None or superseded(), timeout
+            )
+        if served():
             return None
-        found = failed()
-        return otherwise if found is None else found.message
+        problem = failed()
+        if problem is not None:
+            return f"{problem.version}: {problem.message}"
+        return f"it was not loaded within {timeout:g} s." if not over else "something else was put in force meanwhile."
 
     def _run(self) -> None:
         warm = False
@@ -309,7 +342,7 @@ class Registry:
                     warm_up()
                     warm = True
                 self._follow_store()
-                self._follow_canary()
+                self._follow_experiment()
                 self._cool()
             except Exception as error:  # a version that can't be loaded must not end the one that is served
                 version = self._wanted
@@ -378,10 +411,11 @@ class Registry:
         return None if self._stop.is_set() else Follower(model, self._state, poll_interval=self._poll)
 
     def _at_hand(self, version: str) -> Follower | None:
-        """The follower of a version that follows the log already: the version before, or the canary."""
+        """The follower of a version that follows the log already: a served one, or the version before."""
         served = self._served
-        for follower in (self._warm, served.canary if served else None):
-            if follower is not None and follower.model.version == version and follower.failure is None:
+        candidates: tuple[Follower | None, ...] = (*(served.followers if served else ()), self._warm)
+        for follower in candidates:
+            if follower is not None and follower.model.version == version and _follows(follower):
                 return follower
         return None
 
@@ -404,76 +438,89 @@ class Registry:
             if old is not None and old.failure is None:
                 old.start()
             raise
-        cooled = [self._warm, None if before is None else before.canary]
-        self._warm = None
+        warm, self._warm = self._warm, None
         if old is not None and self._keep_warm and old.failure is None:
             old.start()
             self._warm, self._warm_until = old, time.monotonic() + self._keep_warm
         self._serve(Served(follower))
-        for other in cooled:
-            if other is not None and other not in {follower, self._warm}:
-                other.stop()
+        self._stop_unused(*(before.followers if before else ()), *((warm,) if warm else ()))
 
-    def _follow_canary(self) -> None:
-        """Begin, change or end the canary as the store says."""
+    def _follow_experiment(self) -> None:
+        """Begin, change or end the experiment as the store says. One version is loaded at a time."""
         served = self._served
         if served is None:
             return
-        wanted = self.store.canary()
-        broken = served.canary
-        if broken is not None and broken.failure is not None and not isinstance(broken.failure, StateError):
-            # Writes would wait for it in vain.
-            self._serve(Served(served.main))
-            broken.stop()
-            text = f"It no longer follows the log ({broken.failure!r})."
-            self._canary_problem = Problem(broken.model.version, text, time.monotonic())
-            return
-        if wanted is None or wanted.version == served.main.model.version:
-            self._canary_problem = None
-            if served.canary is not None:
-                self._serve(Served(served.main))
-                if served.canary is not self._warm:
-                    served.canary.stop()
-                log.info("the canary has ended", version=served.canary.model.version)
-            return
-        if self.canary == (wanted.version, wanted.share):
-            return
-        problem = self._canary_problem
-        if problem is not None and problem.version == wanted.version and time.monotonic() - problem.since < RETRY:
-            return
-        try:
-            self._begin_canary(served, wanted)
-        except Exception as error:  # everybody gets the active version then
-            if self._served is not None and self._served.canary is not None and self._served.split is None:
-                self._serve(Served(served.main))
-            log.exception("the canary can't be loaded", version=wanted.version)
-            with self._changed:
-                self._canary_problem = _problem_of(wanted.version, error)
-                self._changed.notify_all()
+        for follower in {*served.variants.values()} - {served.main}:
+            if not _follows(follower):  # writes would wait for it in vain
+                text = f"It no longer follows the log ({follower.failure!r})."
+                self._unserved[follower.model.version] = Problem(follower.model.version, text, time.monotonic())
+                kept = {name: other for name, other in served.variants.items() if other is not follower}
+                served = replace(served, variants=kept)
+                self._serve(served)
+                follower.stop()
+        if served.main.model.version != self.store.active():
+            return  # an activation ends the experiment, unless it fails and is undone
+        wanted = self.store.experiment()
+        versions = dict.fromkeys(variant.version for variant in (wanted.variants if wanted else ()))
+        self._unserved = {version: problem for version, problem in self._unserved.items() if version in versions}
+        self._serve_experiment(wanted)
+        following = {follower.model.version for follower in self.served.followers}
+        for version in versions:
+            problem = self._unserved.get(version)
+            if version not in following and (problem is None or time.monotonic() - problem.since > RETRY):
+                self._join(version)
+                self._serve_experiment(wanted)
+                self._wake.set()  # there may be more; what the store wants is looked at again first
+                return
 
-    def _begin_canary(self, served: Served, wanted: Canary) -> None:
-        follower = self._at_hand(wanted.version) or self._load(wanted.version)
-        if follower is None:
+    def _serve_experiment(self, experiment: Experiment | None) -> None:
+        """Give every variant whose version follows its users; the others get the active version."""
+        before = self.served
+        found = {follower.model.version: follower for follower in before.followers}
+        variants = {v.name: found[v.version] for v in (experiment.variants if experiment else ()) if v.version in found}
+        if (before.experiment, before.variants, before.joining) == (experiment, variants, None):
             return
-        if not follower.running:
-            follower.start()
-        if served.canary is not follower:
-            # From here on writes wait for it, too; nobody reads it until it holds what was acknowledged before.
-            self._serve(Served(served.main, follower))
-            _catch_up(follower, served.main.applied, self._stop)
-        self._canary_problem = None
-        self._serve(Served(served.main, follower, Split.canary(wanted.version, MAIN, CANARY, wanted.share)))
-        if served.canary not in {None, follower, self._warm}:
-            served.canary.stop()
-        log.info("serving a canary", version=wanted.version, share=wanted.share)
+        self._serve(Served(before.main, experiment, variants))
+        self._stop_unused(*before.followers)
+        log.info(
+            "serving an experiment" if experiment else "the experiment has ended",
+            variants={name: follower.model.version for name, follower in variants.items()},
+        )
+
+    def _join(self, version: str) -> None:
+        """Bring in a version that is to be served beside the others. From here on writes wait for it, too."""
+        follower = None
+        try:
+            follower = self._at_hand(version) or self._load(version)
+            if follower is None:
+                return
+            if not follower.running:
+                follower.start()
+            self._serve(replace(self.served, joining=follower))
+            _catch_up(follower, self.served.main.applied, self._stop)
+            self._unserved.pop(version, None)
+        except Exception as error:  # its users get the active version then
+            log.exception("a version of the experiment can't be loaded", version=version)
+            if follower is not None:
+                self._serve(replace(self.served, joining=None))
+                self._stop_unused(follower)
+            with self._changed:
+                self._unserved[version] = _problem_of(version, error)
+                self._changed.notify_all()
 
     def _cool(self) -> None:
         """Let the version before go when its time is over, or when it does not follow."""
-        warm, served = self._warm, self._served
-        if warm is not None and (time.monotonic() > self._warm_until or warm.failure is not None):
+        warm = self._warm
+        if warm is not None and (time.monotonic() > self._warm_until or not _follows(warm)):
             self._warm = None
-            if served is None or warm is not served.canary:
-                warm.stop()
+            self._stop_unused(warm)
+
+    def _stop_unused(self, *followers: Follower) -> None:
+        """Stop those of some followers that are neither served nor kept warm."""
+        used = {*self.served.followers, self._warm}
+        for follower in dict.fromkeys(followers):
+            if follower not in used:
+                follower.stop()
 
     def _serve(self, served: Served) -> None:
         with self._changed:
@@ -489,6 +536,11 @@ class Registry:
 
 def _problem_of(version: str, error: Exception) -> Problem:
     return Problem(version, str(error) if isinstance(error, KDiffEError) else repr(error), time.monotonic())
+
+
+def _follows(follower: Follower) -> bool:
+    """Whether a follower follows the log, or will again when the state is back."""
+    return follower.failure is None or isinstance(follower.failure, StateError)
 
 
 def _catch_up(follower: Follower, target: int, stop: threading.Event) -> None:

@@ -23,7 +23,8 @@ from model_store.errors import (
     StoreError,
     UnknownVersionError,
 )
-from model_store.store import Canary, ModelStore
+from model_store.experiment import Arm, Experiment
+from model_store.store import ModelStore
 from tests.model_store.test_manifest import manifest
 
 ROOT = Path(__file__).parents[2]
@@ -245,8 +246,8 @@ def test_rolling_back_twice_goes_back_two_steps_and_then_there_is_nothing_left(s
     for _ in range(3):
         store.publish(small())
     assert store.previous() == "v0002"
-    assert [store.rollback(), store.active()] == ["v0002", "v0002"]
-    assert [store.rollback(), store.active()] == ["v0001", "v0001"]
+    assert [store.rollback().active, store.active()] == ["v0002", "v0002"]
+    assert [store.rollback().active, store.active()] == ["v0001", "v0001"]
     assert store.previous() is None
     with pytest.raises(StoreError, match="no earlier active version"):
         store.rollback()
@@ -258,15 +259,15 @@ def test_a_rollback_goes_to_the_version_that_was_active_before_not_to_the_number
         store.publish(small())
     store.activate("v0001")  # 1, 2, 3, 1
     store.activate("v0001")  # again: nothing changes
-    assert store.rollback() == "v0003"
-    assert store.rollback() == "v0002"
+    assert store.rollback().active == "v0003"
+    assert store.rollback().active == "v0002"
 
 
 def test_a_rollback_skips_versions_that_are_gone(store: ModelStore) -> None:
     for _ in range(3):
         store.publish(small())
     shutil.rmtree(store.root / "v0002")
-    assert store.rollback() == "v0001"
+    assert store.rollback().active == "v0001"
 
 
 def test_a_state_that_was_half_written_by_a_killed_process_is_cleared_away(store: ModelStore) -> None:
@@ -311,7 +312,7 @@ def test_pruning_keeps_the_newest_the_active_and_the_one_before(store: ModelStor
     assert store.versions() == [f"v{n:04d}" for n in kept]
     assert sorted(removed + store.versions()) == [f"v{n:04d}" for n in range(1, 7)]
     assert (store.active(), store.previous()) == ("v0002", "v0005")
-    assert store.rollback() == "v0005"
+    assert store.rollback().active == "v0005"
 
 
 def test_numbers_of_pruned_versions_are_not_given_again(store: ModelStore) -> None:
@@ -367,6 +368,8 @@ def test_when_versions_json_is_lost_no_number_on_disk_is_given_again_and_order_i
         b'{"next": 2, "active": 5, "history": []}',
         b'{"next": 2, "active": null, "history": "v0001"}',
         b'{"next": 2, "active": null, "history": [1]}',
+        b'{"next": 2, "active": "v0001", "history": [], "experiment": []}',
+        b'{"next": 2, "active": "v0001", "history": [], "experiment": {"name": "x", "variants": [{"name": "a"}]}}',
     ],
 )
 def test_a_damaged_versions_json_is_an_error_that_says_what_to_do_and_doing_it_helps(
@@ -399,40 +402,118 @@ def test_what_else_lies_in_the_root_is_no_version(store: ModelStore) -> None:
     assert os.path.lexists(store.root / ".lock")
 
 
-def test_a_canary_stands_beside_the_active_version_until_the_next_activation(store: ModelStore) -> None:
-    for n in range(3):
-        store.publish(small(n), activate=n == 0)
-    assert store.canary() is None
-    store.set_canary(Canary("v0002", 0.1))
-    assert store.canary() == Canary("v0002", 0.1)
+# ---- experiments -----------------------------------------------------------------------------------------------------
+
+
+def with_versions(store: ModelStore, n: int) -> None:
+    for number in range(n):
+        store.publish(small(number), activate=number == 0)
+
+
+def test_an_experiment_stands_beside_the_active_version_until_the_next_activation(store: ModelStore) -> None:
+    with_versions(store, 3)
+    assert store.experiment() is None
+    begun = store.set_experiment("x", [Arm("a", "v0002", 0.1), Arm("same", "v0001", 0.1)])
+    assert store.experiment() == begun.after.experiment
+    assert store.experiment() == ModelStore(store.root).experiment()  # every process reads the same
     assert store.active() == "v0001"
-    assert store.prune(0) == ["v0003"]  # it stays
     store.publish(small(3), activate=False)
-    assert store.canary() == Canary("v0002", 0.1)
+    assert store.experiment() == begun.after.experiment
+    store.set_experiment("x", [Arm("a", "v0002", 0.3), Arm("b", "v0003", 0.1)])
+    changed = store.experiment()
+    assert changed is not None
+    assert [(v.name, v.version, v.share) for v in changed.variants] == [("a", "v0002", 0.3), ("b", "v0003", 0.1)]
+    assert changed.variants[0].slots[0][0] == 0  # what it held it keeps
     store.activate("v0002")
-    assert store.canary() is None
-    store.set_canary(Canary("v0001", 0.5))
+    assert store.experiment() is None
+    store.set_experiment("x", [Arm("a", "v0001", 0.5)])
     store.rollback()
-    assert store.canary() is None
-    store.set_canary(Canary("v0002", 0.5))
-    store.set_canary(None)
-    assert store.canary() is None
-    store.set_canary(Canary("v0002", 0.5))
+    assert store.experiment() is None
+    store.set_experiment("x", [Arm("a", "v0002", 0.5)])
+    store.end_experiment()
+    assert store.experiment() is None
+    store.set_experiment("x", [Arm("a", "v0002", 0.5)])
+    store.publish(small(4))
+    assert store.experiment() is None
+
+
+def test_pruning_keeps_an_experiment_s_versions_and_what_is_gone_none_the_less_is_no_variant(store: ModelStore) -> None:
+    with_versions(store, 5)
+    store.set_experiment("x", [Arm("a", "v0002", 0.1), Arm("b", "v0003", 0.0)])
+    assert store.prune(0) == ["v0004", "v0005"]
     shutil.rmtree(store.root / "v0002")
-    assert store.canary() is None
+    left = store.experiment()
+    assert left is not None
+    assert [variant.name for variant in left.variants] == ["b"]
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_a_canary_s_share_is_a_share(store: ModelStore, share: float) -> None:
-    store.publish(small())
-    store.publish(small(1))
-    with pytest.raises(StoreError, match="share must lie between 0 and 1"):
-        store.set_canary(Canary("v0001", share))
+def test_an_experiment_that_can_not_be_changes_nothing(store: ModelStore) -> None:
+    with pytest.raises(UnknownVersionError):
+        store.set_experiment("x", [Arm("a", "v0001", 0.1)])
+    store.publish(small(), activate=False)
+    with pytest.raises(StoreError, match="needs an active version"):
+        store.set_experiment("x", [Arm("a", "v0001", 0.1)])
+    store.activate("v0001")
+    store.publish(small(1), activate=False)
+    path = store.root / "v0002" / "form.base.npy"
+    path.write_bytes(path.read_bytes()[:100])
+    for arm, error in (
+        (Arm("a", "v0009", 0.5), UnknownVersionError),
+        (Arm("a", "", 0.5), UnknownVersionError),
+        (Arm("a", "v0002", 0.5), ArtifactError),
+        (Arm("main", "v0001", 0.5), StoreError),
+        (Arm("a", "v0001", 1.5), StoreError),
+    ):
+        with pytest.raises(error):
+            store.set_experiment("x", [arm])
+    assert store.experiment() is None
 
 
-def test_the_active_version_and_unknown_ones_are_no_canaries(store: ModelStore) -> None:
-    store.publish(small())
-    with pytest.raises(StoreError, match="v0001 is active"):
-        store.set_canary(Canary("v0001", 0.5))
-    with pytest.raises(UnknownVersionError, match="v0009"):
-        store.set_canary(Canary("v0009", 0.5))
+def test_what_puts_a_version_in_force_by_itself_leaves_an_experiment_alone(store: ModelStore) -> None:
+    with_versions(store, 3)
+    store.set_experiment("x", [Arm("a", "v0002", 0.1)])
+    assert store.activate("v0003", instead_of="v0001") is None
+    assert (store.active(), store.experiment() is None) == ("v0001", False)
+
+
+def test_a_change_is_undone_with_its_history_and_its_experiment(store: ModelStore) -> None:
+    with_versions(store, 4)
+    store.activate("v0002")
+    store.set_experiment("x", [Arm("a", "v0003", 0.1)])
+
+    def standing() -> tuple[str | None, str | None, Experiment | None]:
+        return store.active(), store.previous(), store.experiment()
+
+    before = standing()
+    for change in (
+        lambda: store.activate("v0004"),
+        store.rollback,
+        lambda: store.set_experiment("y", [Arm("b", "v0004", 0.2)]),
+    ):
+        done = change()
+        assert done is not None
+        assert standing() != before
+        number = store.publish(small(9), activate=False)
+        assert store.undo(done)
+        assert standing() == before
+        assert not store.undo(done)  # once
+        assert store.publish(small(9), activate=False) > number  # numbers go on
+
+
+def test_a_change_is_not_undone_where_something_else_is_in_force_since(store: ModelStore) -> None:
+    with_versions(store, 3)
+    activated = store.activate("v0002")
+    assert activated is not None
+    store.activate("v0003")
+    assert not store.undo(activated)
+    assert store.active() == "v0003"
+    first = store.set_experiment("x", [Arm("a", "v0001", 0.1)])
+    second = store.set_experiment("x", [Arm("a", "v0002", 0.1)])
+    assert not store.undo(first)
+    assert store.experiment() == second.after.experiment
+    activated = store.activate("v0001")
+    assert activated is not None
+    store.prune(0)
+    shutil.rmtree(store.root / "v0003")
+    assert not store.undo(activated)  # there is nothing left to go back to
+    assert store.active() == "v0001"

@@ -20,14 +20,14 @@ from tests.support.artifacts import publish_world
 def test_what_is_counted_is_exposed():
     telemetry = Telemetry()
     telemetry.request("GET", "/recommend/{user_id}", 200, 0.004)
-    telemetry.recommended({"model": 3}, "v0001", "exact")
+    telemetry.recommended({"model": 3}, "v0001", "main", "exact")
     telemetry.interactions(2, 1)
     telemetry.job_ended("failed")
     text = telemetry.exposition().decode()
     assert 'kdiffe_requests_total{method="GET",route="/recommend/{user_id}",status="200"} 1.0' in text
     assert 'kdiffe_request_seconds_bucket{le="0.005",route="/recommend/{user_id}"} 1.0' in text
-    assert 'kdiffe_recommended_items_total{strategy="model",version="v0001"} 3.0' in text
-    assert 'kdiffe_lists_total{backend="exact",version="v0001"} 1.0' in text
+    assert 'kdiffe_recommended_items_total{strategy="model",variant="main",version="v0001"} 3.0' in text
+    assert 'kdiffe_lists_total{backend="exact",variant="main",version="v0001"} 1.0' in text
     assert 'kdiffe_interactions_total{outcome="duplicate"} 1.0' in text
     assert 'kdiffe_jobs_total{state="failed"} 1.0' in text
 

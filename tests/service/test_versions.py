@@ -83,3 +83,6 @@ def test_a_version_that_can_not_be_loaded_is_taken_back(registry):
     with pytest.raises(UnusableVersionError, match="v0001 is active again"):
         versions.activate(registry, "v0002", 60)
     assert (registry.store.active(), registry.serving) == ("v0001", "v0001")
+    # As if it had never been: a roll back does not bring it back.
+    with pytest.raises(NoEarlierVersionError):
+        versions.rollback(registry, 60)

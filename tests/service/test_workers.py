@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from model_store.store import ModelStore
 from service.workers import METRICS, remove_metrics, shared_metrics
 from tests.service.processes import Server, until
-from tests.support.artifacts import publish_world
+from tests.support.artifacts import World, publish_world
 
 
 def fresh(server: Server, path: str) -> httpx.Response:
@@ -87,6 +88,54 @@ def test_workers_share_a_socket_follow_one_log_and_hold_the_same_bits(tmp_path):
         os.kill(max(again), 0)
 
 
+def test_every_worker_and_every_start_gives_a_user_the_same_variant(tmp_path):
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1), activate=False)
+    words = ("--workers", "2", "--index", "exact")
+    users = [f"u{n}" for n in range(12)]
+
+    def told(server: Server) -> dict[int, dict[str, str]]:
+        """Worker → user → variant, over connections of its own for each round."""
+        found: dict[int, dict[str, str]] = {}
+
+        def all_told() -> bool:
+            with httpx.Client(base_url=server.url, timeout=20) as client:
+                worker = client.get("/admin/digest").json()["worker"]
+                found[worker] = {user: client.get(f"/recommend/{user}").json()["variant"] for user in users}
+            return len(found) == 2
+
+        until(all_told, 30)
+        return found
+
+    server = Server(tmp_path, *words)
+    try:
+        until(lambda: server.text.count("kdiffe: serving") == 2, 60)
+        arms = [{"name": "b", "version": "v0002", "share": 0.5}, {"name": "c", "version": "v0001", "share": 0.2}]
+        begun = server.client.put("/admin/experiment", json={"name": "x", "variants": arms})
+        assert begun.status_code == 200, begun.text
+        expected = ModelStore(tmp_path).experiment()
+        assert expected is not None
+        right = {user: expected.variant_of(user) for user in users}
+        assert set(right.values()) == {"main", "b", "c"}
+        until(lambda: list(told(server).values()) == [right, right], 30)
+        # Either worker's writes are in both variants' models before they are acknowledged.
+        for n in range(10):
+            user = users[n]
+            answer = httpx.post(f"{server.url}/interactions", json={"user_id": user, "item_id": f"i{n}"})
+            read = f"/recommend/{user}?k=60&at_least={answer.json()['sequence']}"
+            assert f"i{n}" not in {item["item_id"] for item in fresh(server, read).json()["items"]}
+        metrics = fresh(server, "/metrics").text
+        assert 'kdiffe_variant_share{variant="b",version="v0002"} 0.5' in metrics
+    finally:
+        server.end(signal.SIGKILL)
+    again = Server(tmp_path, *words)
+    try:
+        until(lambda: again.text.count("kdiffe: serving") == 2, 60)
+        until(lambda: list(told(again).values()) == [right, right], 30)
+    finally:
+        again.end(signal.SIGTERM)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where the workers' metrics are."""
@@ -103,6 +152,7 @@ class Running:
         program = f"""
 import os, signal, sys, time
 import service.workers
+from model_store.store import ModelStore
 from service.workers import Workers
 service.workers.LOOK, service.workers.FIRST_REST = 0.01, {first_rest}
 def serve():

@@ -23,8 +23,8 @@ ADMIN = (
     ("GET", "/admin/jobs/x/log"),
     ("POST", "/admin/jobs/x/cancel"),
     ("GET", "/admin/digest"),
-    ("GET", "/admin/canary"),
-    ("DELETE", "/admin/canary"),
+    ("GET", "/admin/experiment"),
+    ("DELETE", "/admin/experiment"),
     ("GET", "/admin/models"),
     ("GET", "/admin/models/v0001"),
     ("POST", "/admin/models/v0001/activate"),
@@ -134,36 +134,127 @@ def test_without_a_served_version_nothing_can_be_retrained(tmp_path):
             assert "kdiffe train" in answer.json()["error"]["message"]
 
 
-def test_a_canary_is_given_to_its_share_of_the_users_and_counted(tmp_path):
+def arm(name: str, version: str, share: float) -> dict[str, object]:
+    return {"name": name, "version": version, "share": share}
+
+
+def lists_of(client: Client, users: int, query: str = "") -> list[tuple[str, str]]:
+    told = [client.get(f"/recommend/u{n}{query}").json() for n in range(users)]
+    return [(one["variant"], one["model_version"]) for one in told]
+
+
+def counted(client: Client, **labels: str) -> float:
+    """How many lists the metrics tell of."""
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("kdiffe_lists_total{")]
+    wanted = [line for line in lines if all(f'{name}="{value}"' in line for name, value in labels.items())]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in wanted)
+
+
+def test_an_experiment_s_variants_are_given_to_their_shares_of_the_users_told_and_counted(tmp_path):
     publish_world(tmp_path)
     publish_world(tmp_path, World(seed=1), activate=False)
     with Client(create_app(Settings(store=tmp_path, version_interval=0.02))) as client:
-        assert client.get("/admin/canary").json() == {"version": None, "share": 0.0}
-        assert client.request("PUT", "/admin/canary", json={"version": "v0002", "share": 0.5}).json() == {
-            "version": "v0002",
-            "share": 0.5,
-        }
-
-        def versions() -> list[str]:
-            return [client.get(f"/recommend/u{n}").json()["model_version"] for n in range(30)]
-
-        first = versions()
-        assert set(first) == {"v0001", "v0002"}
-        assert versions() == first
-        chosen = first.index("v0002")
+        main = {"name": "main", "version": "v0001", "share": 1.0, "served": True, "problem": None}
+        assert client.get("/admin/experiment").json() == {"name": None, "variants": [main]}
+        wanted = {"name": "x", "variants": [arm("b", "v0002", 0.4), arm("control", "v0001", 0.2)]}
+        begun = client.request("PUT", "/admin/experiment", json=wanted).json()
+        assert schemas.Experiment.model_validate(begun).model_dump() == begun
+        assert [(v["name"], v["share"], v["served"]) for v in begun["variants"]] == [
+            ("main", 0.4, True),
+            ("b", 0.4, True),
+            ("control", 0.2, True),
+        ]
+        assert client.get("/admin/experiment").json() == begun
+        listed = client.get("/admin/models").json()["models"]
+        assert [version["variants"] for version in listed] == [["control"], ["b"]]
+        first = lists_of(client, 30)
+        assert set(first) == {("main", "v0001"), ("b", "v0002"), ("control", "v0001")}
+        assert lists_of(client, 30) == first  # from the cache now
+        users = [f"u{n}" for n in range(30)]
+        batch = client.post("/recommend", json={"user_ids": users}).json()["results"]
+        assert [(one["variant"], one["model_version"]) for one in batch] == first
+        session = client.post("/recommend", json={"session": ["i1"]}).json()["results"][0]
+        assert (session["variant"], session["model_version"]) == ("main", "v0001")
+        variants = [variant for variant, _ in first]
+        for variant in ("main", "b", "control"):
+            once = 1 if variant == "main" else 0  # the session
+            assert counted(client, variant=variant) == 3 * variants.count(variant) + once
+        assert re.search(r'kdiffe_variant_share\{variant="b",version="v0002"\} 0\.4', client.get("/metrics").text)
         # Written, explained and read by the same model.
-        item = client.get(f"/recommend/u{chosen}").json()["items"][0]["item_id"]
-        assert client.get(f"/explain/u{chosen}/{item}").json()["model_version"] == "v0002"
-        client.post("/interactions", json={"user_id": f"u{chosen}", "item_id": item})
-        listed = client.get(f"/recommend/u{chosen}?k=60").json()
+        user = f"u{variants.index('b')}"
+        item = client.get(f"/recommend/{user}").json()["items"][0]["item_id"]
+        told = client.get(f"/explain/{user}/{item}").json()
+        assert (told["variant"], told["model_version"]) == ("b", "v0002")
+        assert client.get(f"/history/{user}").json()["model_version"] == "v0002"
+        client.post("/interactions", json={"user_id": user, "item_id": item})
+        listed = client.get(f"/recommend/{user}?k=60").json()
         assert item not in {other["item_id"] for other in listed["items"]}
-        counted = re.findall(r'kdiffe_lists_total\{[^}]*version="v0002"[^}]*\} (\S+)', client.get("/metrics").text)
-        assert sum(map(float, counted)) == 2 * first.count("v0002") + 2
-        assert client.request("DELETE", "/admin/canary").json() == {"version": None, "share": 0.0}
-        until(lambda: set(versions()) == {"v0001"}, 10)
-        for body, code in (
-            ({"version": "v0009", "share": 0.5}, "unknown_version"),
-            ({"version": "v0001", "share": 0.5}, "unusable_version"),
-            ({"version": "v0002", "share": 1.0}, "invalid_request"),
+        ended = client.request("DELETE", "/admin/experiment").json()
+        assert (ended["name"], [v["name"] for v in ended["variants"]]) == (None, ["main"])
+        until(lambda: set(lists_of(client, 30)) == {("main", "v0001")}, 10)
+
+
+def test_a_read_may_name_the_variant_that_answers(tmp_path):
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1), activate=False)
+    with Client(create_app(Settings(store=tmp_path, version_interval=0.02))) as client:
+        wanted = {"name": "x", "variants": [arm("b", "v0002", 0.0)]}  # nobody by share
+        assert client.request("PUT", "/admin/experiment", json=wanted).status_code == 200
+        assert set(lists_of(client, 20)) == {("main", "v0001")}
+        assert set(lists_of(client, 20, "?variant=b")) == {("b", "v0002")}
+        assert set(lists_of(client, 20, "?variant=main")) == {("main", "v0001")}
+        assert (counted(client, variant="main"), counted(client, variant="forced")) == (20, 40)
+        item = client.get("/recommend/u1?variant=b").json()["items"][0]["item_id"]
+        asked = {"user_ids": ["u1"], "k": 5}
+        told = [
+            client.get(f"/explain/u1/{item}?variant=b").json(),
+            client.post(f"/explain/u1/{item}?variant=b", json={}).json(),
+            client.get("/similar/i1?variant=b").json(),
+            client.post("/recommend?variant=b", json=asked).json()["results"][0],
+            client.post("/recommend?variant=b", json={"session": ["i1"]}).json()["results"][0],
+        ]
+        assert {(one["variant"], one["model_version"]) for one in told} == {("b", "v0002")}
+        assert client.get("/similar/i1").json()["variant"] == "main"
+        # What was served is explained by what served it, whoever the user gets now.
+        mark = client.get("/recommend/u1?variant=b").json()["recommendation_id"]
+        past = client.get(f"/explain/u1/{item}?recommendation_id={mark}").json()
+        assert (past["variant"], past["model_version"]) == (None, "v0002")
+        for path in ("/recommend/u1?variant=c", "/similar/i1?variant=", f"/explain/u1/{item}?variant=B"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request")
+            assert "there are main, b" in answer.json()["error"]["message"]
+
+
+def test_an_experiment_that_can_not_be_is_refused_and_what_was_before_goes_on(tmp_path):
+    publish_world(tmp_path)
+    for seed in (1, 2):
+        publish_world(tmp_path, World(seed=seed), activate=False)
+    path = tmp_path / "v0003" / "item_embeddings.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))  # told by its checksum, when it is loaded
+    with Client(create_app(Settings(store=tmp_path, version_interval=0.02))) as client:
+
+        def put(*variants: dict[str, object], name: str = "x") -> tuple[int, str, str]:
+            answer = client.request("PUT", "/admin/experiment", json={"name": name, "variants": list(variants)})
+            error = answer.json().get("error", {"code": "", "message": ""})
+            return answer.status_code, error["code"], error["message"]
+
+        assert put(arm("b", "v0002", 0.5))[0] == 200
+        before = client.get("/admin/experiment").json()
+        status, code, message = put(arm("b", "v0002", 0.5), arm("c", "v0003", 0.1))
+        assert (status, code) == (409, "unusable_version")
+        assert "checksum" in message
+        assert message.endswith("v0001 is active again, beside the experiment 'x'.")
+        until(lambda: client.get("/admin/experiment").json() == before, 20)
+        for variants, code, words in (
+            ([arm("b", "v0009", 0.5)], "unknown_version", "v0009"),
+            ([arm("main", "v0002", 0.5)], "invalid_request", "'main'"),
+            ([arm("b", "v0002", 1.5)], "invalid_request", "share"),
+            ([arm("b", "v0002", 0.6), arm("c", "v0001", 0.6)], "invalid_request", "add up to 1.2"),
+            ([], "invalid_request", "variants"),
         ):
-            assert client.request("PUT", "/admin/canary", json=body).json()["error"]["code"] == code
+            told = put(*variants)
+            assert told[1] == code
+            assert words in told[2]
+        assert client.get("/admin/experiment").json() == before

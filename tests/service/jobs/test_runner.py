@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model_store.experiment import Arm
 from service.errors import NotReadyError
 from service.jobs.owner import this_process
 from service.jobs.runner import ATTEMPTS, INTERRUPTED, LEASE, active_version, give_up
@@ -213,12 +214,24 @@ def test_a_version_that_was_activated_while_the_job_ran_stays(house):
     house.registry.wait_version("v0002", 30)
     job = house.jobs.retrain()
     house.fitting(job.job_id)
-    assert house.store.rollback() == "v0001"
+    assert house.store.rollback().active == "v0001"
     (house.store.root / "go").touch()
     done = house.finished(job.job_id)
     assert (done.state, done.version, done.error) == ("succeeded", "v0003", None)
     assert done.phase == "not activated: v0001 was activated meanwhile"
     assert house.store.active() == "v0001"
+
+
+@pytest.mark.parametrize("house", ["hold"], indirect=True)
+def test_a_version_is_not_put_in_force_by_itself_while_an_experiment_compares_the_active_one(house):
+    job = house.jobs.retrain()
+    house.fitting(job.job_id)
+    begun = house.store.set_experiment("x", [Arm("control", "v0001", 0.5)])
+    (house.store.root / "go").touch()
+    done = house.finished(job.job_id)
+    assert (done.state, done.version, done.error) == ("succeeded", "v0002", None)
+    assert done.phase == "not activated: the experiment 'x' compares v0001 with others"
+    assert (house.store.active(), house.store.experiment()) == ("v0001", begun.after.experiment)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import replace
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from model_store.artifact import Artifact, write_artifact
-from model_store.store import Canary, ModelStore
+from model_store.experiment import MAIN, Arm
+from model_store.store import ModelStore
 from service.errors import NotReadyError
 from service.index.exact import ExactIndex
 from service.live.registry import Registry
@@ -157,7 +159,7 @@ def test_nothing_acknowledged_is_missing_while_versions_change(tmp_path, registr
     assert asyncio.run(write()) >= 1
 
 
-# ---- the version before, and the canary ------------------------------------------------------------------------------
+# ---- the version before, and experiments -----------------------------------------------------------------------------
 
 
 def test_a_roll_back_takes_the_version_that_is_still_warm_and_has_followed_the_log(tmp_path):
@@ -226,63 +228,133 @@ def test_nothing_that_was_acknowledged_is_missing_after_a_roll_back_under_writes
     registry.stop()
 
 
-def test_a_canary_is_what_its_share_of_the_users_gets_until_it_ends(tmp_path):
+def begin(registry: Registry, *arms: Arm, name: str = "x", timeout: float = 30.0) -> None:
+    experiment = registry.store.set_experiment(name, arms).after.experiment
+    assert experiment is not None
+    registry.wait_experiment(experiment, timeout)
+
+
+def versions_of(registry: Registry, users: list[str]) -> dict[str, str]:
+    return {user: registry.chosen_for(user).model.version for user in users}
+
+
+def followers() -> set[str]:
+    """The versions that are followed by a thread of this process."""
+    found = {thread.name for thread in threading.enumerate()}
+    return {name.removeprefix("kdiffe-follow-") for name in found if name.startswith("kdiffe-follow-")}
+
+
+def test_an_experiment_s_versions_are_what_their_shares_of_the_users_get_until_it_ends(tmp_path):
     state = MemoryState()
     publish_world(tmp_path)
-    publish_world(tmp_path, World(seed=1), activate=False)
+    for seed in (1, 2):
+        publish_world(tmp_path, World(seed=seed), activate=False)
     registry = make(tmp_path, state, keep_warm=60)
     registry.start()
     assert registry.wait_ready(110)
     users = [f"somebody {n}" for n in range(2000)]
-    assert {registry.model_of(user).version for user in users} == {"v0001"}
-    registry.store.set_canary(Canary("v0002", 0.25))
-    registry.wait_canary("v0002", 30)
-    assert registry.canary == ("v0002", 0.25)
-    got = [user for user in users if registry.model_of(user).version == "v0002"]
-    # A binomial's standard deviation is 19.4 here.
-    assert abs(len(got) - 500) < 5 * 19.4
-    # What is acknowledged is in both.
-    sequence = state.append(interactions([(got[0], "i3")])).sequence
+    assert {registry.chosen_for(user)[0] for user in users} == {MAIN}
+    begin(registry, Arm("b", "v0002", 0.25), Arm("c", "v0003", 0.25))
+    first = versions_of(registry, users)
+    for version in ("v0002", "v0003"):  # a binomial's standard deviation is 19.4 here
+        assert abs(list(first.values()).count(version) - 500) < 5 * 19.4
+    assert followers() == {"v0001", "v0002", "v0003"}
+    # What is acknowledged is in all.
+    reader = next(user for user, version in first.items() if version == "v0003")
+    sequence = state.append(interactions([(reader, "i3")])).sequence
     registry.wake()
     asyncio.run(registry.wait_applied(sequence))
     assert registry.applied == sequence
-    assert (got[0], "i3") in registry.model_of(got[0]).edges() & registry.model.edges()
-    # A larger share keeps those who have it.
-    registry.store.set_canary(Canary("v0002", 0.5))
-    registry._wake.set()
-    until(lambda: registry.canary == ("v0002", 0.5))
-    assert all(registry.model_of(user).version == "v0002" for user in got)
-    # It is put in force as it is: nothing is loaded anew.
-    model = registry.model_of(got[0])
+    assert all((reader, "i3") in follower.model.edges() for follower in registry.served.followers)
+    # A share that changes moves nobody else, and nothing is loaded anew.
+    models = {variant: follower.model for variant, follower in registry.served.variants.items()}
+    begin(registry, Arm("b", "v0002", 0.4), Arm("c", "v0003", 0.25))
+    changed = versions_of(registry, users)
+    assert {(first[user], changed[user]) for user in users if first[user] != changed[user]} == {("v0001", "v0002")}
+    assert {variant: follower.model for variant, follower in registry.served.variants.items()} == models
+    # One is put in force as it is, which ends the experiment; the other one is let go.
     registry.store.activate("v0002")
     registry.wait_version("v0002", 10)
-    assert registry.model is model
-    until(lambda: registry.canary is None)
-    registry.store.set_canary(Canary("v0001", 0.25))  # the version before, which is warm
-    registry.wait_canary("v0001", 10)
-    registry.store.set_canary(None)
-    until(lambda: registry.canary is None)
-    assert {registry.model_of(user).version for user in users} == {"v0002"}
+    assert registry.model is models["b"]
+    assert set(versions_of(registry, users).values()) == {"v0002"}
+    until(lambda: followers() == {"v0001", "v0002"})  # the version before is warm
+    begin(registry, Arm("a", "v0001", 0.25))
+    assert set(versions_of(registry, users).values()) == {"v0001", "v0002"}
+    registry.store.end_experiment()
+    until(lambda: registry.served.experiment is None)
+    assert set(versions_of(registry, users).values()) == {"v0002"}
+    assert followers() == {"v0001", "v0002"}
     registry.stop()
 
 
-def test_a_canary_that_can_not_be_loaded_changes_nothing(tmp_path, registry):
+def test_every_process_and_every_start_splits_the_users_alike(tmp_path, registry):
     publish_world(tmp_path, World(seed=1), activate=False)
+    users = [f"u{n}" for n in range(300)]
+    begin(registry, Arm("b", "v0002", 0.3))
+    begin(registry, Arm("b", "v0002", 0.2))
+    other = make(tmp_path, registry._state)  # as after a restart
+    other.start()
+    assert other.wait_ready(110)
+    until(lambda: other.served.experiment == registry.served.experiment and bool(other.served.variants), 30)
+    assert versions_of(other, users) == versions_of(registry, users)
+    other.stop()
+
+
+def test_the_active_version_may_be_compared_with_itself_without_a_second_model(registry):
+    begin(registry, Arm("control", "v0001", 0.5))
+    chosen = {registry.chosen_for(f"u{n}") for n in range(50)}
+    assert {(one.variant, one.model is registry.model) for one in chosen} == {(MAIN, True), ("control", True)}
+    assert registry.served.followers == (registry.follower,)
+    registry.store.end_experiment()
+    until(lambda: registry.served.experiment is None)
+    assert registry.follower.running
+
+
+def test_a_version_of_an_experiment_that_can_not_be_loaded_leaves_its_users_and_the_others_alone(tmp_path, registry):
+    for seed in (1, 2):
+        publish_world(tmp_path, World(seed=seed), activate=False)
     damage(tmp_path, "v0002")
-    registry.store.set_canary(Canary("v0002", 0.5))
-    with pytest.raises(NotReadyError, match=r"canary v0002 is not served: .*checksum"):
-        registry.wait_canary("v0002", 20)
-    assert {registry.model_of(f"u{n}").version for n in range(100)} == {"v0001"}
+    with pytest.raises(NotReadyError, match=r"experiment 'x' is not served: v0002: .*checksum"):
+        begin(registry, Arm("b", "v0002", 0.5), Arm("c", "v0003", 0.3))
+    until(lambda: set(registry.served.variants) == {"c"}, 30)
+    assert "checksum" in str(registry.problem_of("v0002"))
+    assert set(versions_of(registry, [f"u{n}" for n in range(100)]).values()) == {"v0001", "v0003"}
+    assert registry.served.named("b") is None
     assert registry.failure is None
 
 
-def test_a_canary_that_no_longer_follows_is_dropped_so_that_writes_go_on(tmp_path, registry, monkeypatch):
+def test_a_variant_that_no_longer_follows_is_dropped_so_that_writes_go_on(tmp_path, registry, monkeypatch):
     publish_world(tmp_path, World(seed=1), activate=False)
-    registry.store.set_canary(Canary("v0002", 0.5))
-    registry.wait_canary("v0002", 30)
-    canary = registry.served.canary.model
-    monkeypatch.setattr(canary, "apply", lambda _events: 1 / 0)
+    begin(registry, Arm("b", "v0002", 0.5))
+    monkeypatch.setattr(registry.served.variants["b"].model, "apply", lambda _events: 1 / 0)
     registry._state.append(interactions([("u1", "i3")]))
-    until(lambda: registry.canary is None)
+    until(lambda: not registry.served.variants)
     asyncio.run(registry.wait_applied(1))
     assert registry.model.sequence == 1
+    assert "no longer follows" in str(registry.problem_of("v0002"))
+
+
+def test_an_activation_that_fails_and_is_undone_leaves_the_experiment_s_models_where_they_are(tmp_path, registry):
+    for seed in (1, 2):
+        publish_world(tmp_path, World(seed=seed), activate=False)
+    begin(registry, Arm("b", "v0002", 0.5))
+    served = registry.served
+    damage(tmp_path, "v0003")
+    change = registry.store.activate("v0003")
+    with pytest.raises(NotReadyError, match="checksum"):
+        registry.wait_version("v0003", 20)
+    assert registry.store.undo(change)
+    until(lambda: registry.problem is None)
+    assert registry.served is served
+
+
+def test_who_waits_for_what_is_no_longer_wanted_is_told(tmp_path, registry):
+    publish_world(tmp_path, World(seed=1), activate=False)
+    registry.stop()  # nothing is put in force any more
+    registry._stop.clear()
+    registry.store.activate("v0002")
+    with pytest.raises(NotReadyError, match=r"within 0\.05 s"):
+        registry.wait_version("v0002", 0.05)
+    registry.store.activate("v0001")
+    with pytest.raises(NotReadyError, match="something else was put in force meanwhile"):
+        registry.wait_version("v0002", 60)
