@@ -42,7 +42,13 @@ LIGHTGCN = TrainingSettings(
     entities=EntitySettings(source="never"),
     loss=LossSettings(kind="bpr", n_negatives=1, l2_weight=1e-2, user_exponent=1.0),
     optimiser=OptimiserSettings(
-        learning_rate=1e-3, batch_size=2048, average=0.0, max_epochs=1000, patience=10, evaluate_every=5
+        learning_rate=1e-3,
+        batch_size=2048,
+        average=0.0,
+        max_epochs=1000,
+        patience=10,
+        evaluate_every=5,
+        selected_by="graph",
     ),
     item_item=ItemItemSettings(method="none"),
 )

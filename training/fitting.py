@@ -22,6 +22,8 @@ from training.sampling import Sampler
 from training.settings import OptimiserSettings, TrainingSettings
 
 SELECTED_BY = "ndcg@20"
+# Where B is laid beside the graph part, the epoch is selected by the NDCG@20 of both.
+WITH_TABLE = "ndcg@20 with B"
 
 # Prefix, in the best epoch's tensors, of what X is made from besides parameters. (A state_dict has no such names: a
 # module's name has no space.)
@@ -54,13 +56,27 @@ class Fit:
 
     Attributes:
         best_epoch: the epoch that was kept.
-        best_metrics: its validation metrics, empty without validation.
+        best_metrics: the model's own validation metrics there, empty without validation.
         history: every epoch.
     """
 
     best_epoch: int
     best_metrics: Mapping[str, float]
     history: tuple[Epoch, ...]
+
+    @property
+    def selected_by(self) -> str:
+        """The validation metric that the epoch was selected by."""
+        return WITH_TABLE if WITH_TABLE in self._best else SELECTED_BY
+
+    @property
+    def best_value(self) -> float:
+        """Its value, 0 without validation."""
+        return selected_value(self._best)
+
+    @property
+    def _best(self) -> Mapping[str, float]:
+        return next((epoch.metrics for epoch in self.history if epoch.epoch == self.best_epoch), {})
 
 
 def fit(
@@ -104,8 +120,13 @@ def fit(
     while len(loop.history) < most and not loop.is_exhausted:
         epoch = loop.step()
         shown = {"loss": epoch.loss, **{k: v for k, v in epoch.metrics.items() if k != "n_users"}}
-        observer.advance(1, shown | ({"best": loop.best_metrics[SELECTED_BY]} if loop.best_metrics else {}))
+        observer.advance(1, shown | ({"best": selected_value(loop.best_metrics)} if loop.best_metrics else {}))
     return loop.finish()
+
+
+def selected_value(metrics: Mapping[str, float]) -> float:
+    """What an epoch is selected by: NDCG@20 with B where it was measured, else the graph part's; 0 without any."""
+    return metrics.get(WITH_TABLE, metrics.get(SELECTED_BY, 0.0))
 
 
 def batch_size(settings: OptimiserSettings, n_samples: int) -> int:
@@ -157,7 +178,7 @@ class _Loop:
         if self.validate is not None and (number % optimiser.evaluate_every == 0 or number == optimiser.max_epochs):
             with self._averaged():
                 metrics = self.validate()
-                if not self.best_metrics or metrics[SELECTED_BY] > self.best_metrics[SELECTED_BY]:
+                if not self.best_metrics or selected_value(metrics) > selected_value(self.best_metrics):
                     self.best_epoch, self.best_metrics, self.since_best = number, metrics, 0
                     self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
                     made = self.model.generated_for_base()
@@ -232,7 +253,8 @@ class _Loop:
             if made:
                 self.model.restore_generated(made)
         best_epoch = self.best_epoch or len(self.history)
-        return Fit(best_epoch, self.best_metrics, tuple(self.history))
+        own = {name: value for name, value in self.best_metrics.items() if name != WITH_TABLE}
+        return Fit(best_epoch, own, tuple(self.history))
 
     def save(self) -> None:
         """Write a checkpoint."""

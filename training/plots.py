@@ -184,10 +184,8 @@ def plot_training(fit: Fit, path: Path) -> None:
         fit: a finished fit.
         path: the PNG to write.
     """
-    from training.fitting import SELECTED_BY
-
     epochs = [asdict(epoch) for epoch in fit.history]
-    curve = {"epochs": epochs, "best_epoch": fit.best_epoch, "selected_by": SELECTED_BY}
+    curve = {"epochs": epochs, "best_epoch": fit.best_epoch, "selected_by": fit.selected_by}
     figure = training_figure(curve, (8, 4.5))
     with _drawing():
         figure.savefig(path, dpi=120)

@@ -25,7 +25,7 @@ from model_store.serving_form import ServingForm
 from training.data.dataset import DataSet
 from training.evaluation import ItemFacts, Split, evaluate_fully, interaction_matrix
 from training.export import kernel_embeddings, serving_form
-from training.fitting import SELECTED_BY, Fit
+from training.fitting import Fit
 from training.item_item import item_item_table, table_matrix
 from training.labels import REPORT_VERSION
 from training.ranking import top_rows
@@ -158,7 +158,7 @@ def peak_memory(status: Path) -> int:
 def curve(fit: Fit) -> dict[str, Any]:
     """Every epoch of a fit, which one was kept and by which metric."""
     return {
-        "selected_by": SELECTED_BY,
+        "selected_by": fit.selected_by,
         "best_epoch": fit.best_epoch,
         "epochs": [asdict(epoch) for epoch in fit.history],
     }

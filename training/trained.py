@@ -22,11 +22,13 @@ from training.data.codebook import entities_from_features, merge
 from training.data.dataset import DataSet, Interactions, KnowledgeGraph
 from training.errors import ConfigurationError
 from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix
-from training.fitting import SELECTED_BY, Fit, batch_size, fit
+from training.fitting import SELECTED_BY, WITH_TABLE, Fit, batch_size, fit
 from training.item_item import (
     BesideScores,
+    BesideTable,
     Content,
     item_item_weights,
+    preliminary_weights,
     resolved_method,
     select_weights,
     without_selection,
@@ -170,6 +172,7 @@ def train_kdiffe(
         without_selection(settings.item_item, data.n_items)  # refused before anything is fitted
 
     identity = f"{fingerprint} {_order_of(data)}"
+    beside = beside_table(history, settings, content, split) if selects else None
     kinds = losses_to_try(settings, selects)
 
     def fitted(kind: Literal["softmax", "bpr"]) -> tuple[TrainingSettings, Recommender, Fit]:
@@ -177,7 +180,9 @@ def train_kdiffe(
         model = make_model(data, tried, state, knowledge, device)
 
         def validate() -> Mapping[str, float]:
-            return evaluate(scores_of(embeddings_of(model), data.n_users, history, None), split)
+            scores = scores_of(embeddings_of(model), data.n_users, history, None)
+            metrics = evaluate(scores, split)
+            return metrics if beside is None else {**metrics, WITH_TABLE: beside.quality(scores)}
 
         if len(kinds) > 1:
             observer.note(f"Fitting with loss.kind = {kind!r}.")
@@ -203,16 +208,16 @@ def train_kdiffe(
         return tried, model, done
 
     fits = [fitted(kind) for kind in kinds]
-    settings, model, done = max(fits, key=lambda found: found[2].best_metrics.get(SELECTED_BY, 0.0))
+    settings, model, done = max(fits, key=lambda found: found[2].best_value)
     if len(kinds) > 1:
-        figures = ", ".join(f"{s.loss.kind} {f.best_metrics.get(SELECTED_BY, 0.0):.4f}" for s, _, f in fits)
-        observer.note(f"Validation {SELECTED_BY}: {figures}; kept: {settings.loss.kind}.")
+        figures = ", ".join(f"{s.loss.kind} {f.best_value:.4f}" for s, _, f in fits)
+        observer.note(f"Validation {done.selected_by}: {figures}; kept: {settings.loss.kind}.")
     del fits
 
     observer.phase("item-item table B", 1, 0.1)
     metrics = done.best_metrics
-    beside = split if selects else None
-    table, chosen = make_table(history, settings.item_item, content, beside, lambda: embeddings_of(model))
+    bench = split if selects else None
+    table, chosen = make_table(history, settings.item_item, content, bench, lambda: embeddings_of(model))
     observer.advance()
     weight = chosen.weight
     if table is not None and selects:
@@ -262,6 +267,16 @@ def losses_to_try(settings: TrainingSettings, selects: bool) -> tuple[Literal["s
     if settings.loss.kind != "auto":
         return (settings.loss.kind,)
     return ("softmax", "bpr") if selects else ("bpr",)
+
+
+def beside_table(
+    history: sparse.csr_array, settings: TrainingSettings, content: Content, split: Split
+) -> BesideTable | None:
+    """What an epoch is selected beside: a preliminary B; None where the graph part alone selects."""
+    if settings.optimiser.selected_by == "graph":
+        return None
+    table = preliminary_weights(history, settings.item_item, content)
+    return None if table is None else BesideTable(table, history, split)
 
 
 def make_table(

@@ -26,7 +26,7 @@ from tests.training.worlds import (
 from training.data.dataset import DataSet
 from training.errors import CheckpointError, TrainingError
 from training.evaluation import evaluate, interaction_matrix
-from training.fitting import SELECTED_BY, Fit, batch_size, fit
+from training.fitting import SELECTED_BY, WITH_TABLE, Fit, batch_size, fit
 from training.models.factory import make_model
 from training.models.graph import attention_state
 from training.models.recommender import Recommender
@@ -189,19 +189,23 @@ def test_one_seed_gives_one_result_and_another_gives_another() -> None:
 class Script:
     """A validation that says what it was told, and keeps the parameters that it saw."""
 
-    def __init__(self, values: list[float]) -> None:
+    def __init__(self, values: list[float], served: list[float] | None = None) -> None:
         self.values, self.seen = iter(values), list[dict[str, Tensor]]()
+        self.served = None if served is None else iter(served)
         self.model: Recommender | None = None
 
     def __call__(self) -> Mapping[str, float]:
         assert self.model is not None
         self.seen.append(parameters(self.model))
-        return {SELECTED_BY: next(self.values), "recall@20": 0.0, "n_users": 1}
+        beside = {} if self.served is None else {WITH_TABLE: next(self.served)}
+        return {SELECTED_BY: next(self.values), "recall@20": 0.0, "n_users": 1, **beside}
 
 
-def scripted(values: list[float], **optimiser: int) -> tuple[Recommender, Fit, Script]:
+def scripted(
+    values: list[float], *, served: list[float] | None = None, **optimiser: int
+) -> tuple[Recommender, Fit, Script]:
     settings = small(optimiser={"max_epochs": 20, **optimiser})
-    script = Script(values)
+    script = Script(values, served)
     script.model = model_of(DATA, settings)
     model, done = run(DATA, settings, model=script.model, validate=script)
     return model, done, script
@@ -213,6 +217,15 @@ def test_the_best_epoch_s_parameters_are_kept_and_the_first_of_equals_is_the_bes
     assert_same_bits(parameters(model), script.seen[1])
     assert differ(parameters(model), script.seen[4])
     assert [epoch.metrics[SELECTED_BY] for epoch in done.history] == [0.1, 0.4, 0.3, 0.4, 0.2]
+
+
+def test_a_figure_beside_a_table_selects_where_there_is_one() -> None:
+    model, done, script = scripted([0.1, 0.4, 0.3, 0.2], served=[0.5, 0.3, 0.6, 0.2], max_epochs=4)
+    assert (done.best_epoch, done.selected_by, done.best_value) == (3, WITH_TABLE, 0.6)
+    assert done.best_metrics == {SELECTED_BY: 0.3, "recall@20": 0.0, "n_users": 1}  # the model's own
+    assert_same_bits(parameters(model), script.seen[2])
+    _, alone, _ = scripted([0.1, 0.4, 0.3, 0.2], max_epochs=4)
+    assert (alone.best_epoch, alone.selected_by, alone.best_value) == (2, SELECTED_BY, 0.4)
 
 
 def test_patience_counts_evaluations_without_a_better_figure() -> None:

@@ -189,10 +189,10 @@ def test_a_report_names_the_model_its_settings_and_its_curve(trained: Trained) -
     assert model["settings_digest"] == settings_digest(trained.settings)
     assert model["table_entries"] == np.count_nonzero(dense_table(trained))
     curve = report["curve"]
-    assert (curve["best_epoch"], curve["selected_by"]) == (trained.fit.best_epoch, "ndcg@20")
+    assert (curve["best_epoch"], curve["selected_by"]) == (trained.fit.best_epoch, "ndcg@20 with B")
     assert [epoch["loss"] for epoch in curve["epochs"]] == [epoch.loss for epoch in trained.fit.history]
-    best = max(epoch["metrics"]["ndcg@20"] for epoch in curve["epochs"])
-    assert curve["epochs"][curve["best_epoch"] - 1]["metrics"]["ndcg@20"] == best
+    best = max(epoch["metrics"]["ndcg@20 with B"] for epoch in curve["epochs"])
+    assert curve["epochs"][curve["best_epoch"] - 1]["metrics"]["ndcg@20 with B"] == best
     json.dumps(report, allow_nan=False)
 
 

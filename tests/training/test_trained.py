@@ -12,7 +12,7 @@ from training.data.dataset import DataSet, Interactions
 from training.errors import CheckpointError, ConfigurationError
 from training.evaluation import evaluate, interaction_matrix
 from training.export import kernel_embeddings
-from training.fitting import SELECTED_BY
+from training.fitting import SELECTED_BY, WITH_TABLE
 from training.item_item import EASE_L2, item_item_table
 from training.observer import Silence
 from training.settings import TrainingSettings
@@ -250,6 +250,17 @@ def test_a_catalogue_that_outgrows_the_limit_keeps_the_kind_of_table_that_its_we
     np.testing.assert_allclose(table, chosen.table.toarray(), rtol=1e-4, atol=1e-6)
 
 
+def test_the_epoch_is_selected_beside_a_preliminary_table_unless_the_graph_part_alone_is_asked_for() -> None:
+    served = train(settings=small(optimiser={"selected_by": "served"})).fit
+    figures = [epoch.metrics[WITH_TABLE] for epoch in served.history if epoch.metrics]
+    assert (served.selected_by, served.best_value) == (WITH_TABLE, max(figures))
+    assert served.history[served.best_epoch - 1].metrics[WITH_TABLE] == max(figures)
+    for settings in (small(optimiser={"selected_by": "graph"}), small(item_item={"weight": 0.0})):
+        fit = train(settings=settings).fit
+        assert fit.selected_by == SELECTED_BY
+        assert all(WITH_TABLE not in epoch.metrics for epoch in fit.history)
+
+
 def test_without_a_table_there_is_no_weight() -> None:
     result = train(settings=small(item_item={"method": "none"}))
     assert result.table is None
@@ -305,7 +316,7 @@ def test_auto_keeps_the_loss_that_validation_prefers() -> None:
     told = Recorder()
     found = train_kdiffe(DATA, auto(), told)
     single = {kind: train(settings=auto(kind=kind)) for kind in ("softmax", "bpr")}
-    reached = {kind: result.fit.best_metrics[SELECTED_BY] for kind, result in single.items()}
+    reached = {kind: result.fit.best_value for kind, result in single.items()}
     assert reached["softmax"] != reached["bpr"]
     best = max(reached, key=reached.__getitem__)
     assert found.settings.loss.kind == best

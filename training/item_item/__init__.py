@@ -14,8 +14,10 @@ from training.item_item.rp3beta import rp3beta_weights
 from training.item_item.selection import (
     EASE_L2,
     BesideScores,
+    BesideTable,
     climb,
     item_item_weights,
+    preliminary_weights,
     resolved_method,
     select_weights,
     without_selection,
@@ -25,6 +27,7 @@ from training.item_item.tables import item_item_table, largest_entries, largest_
 __all__ = [
     "EASE_L2",
     "BesideScores",
+    "BesideTable",
     "Content",
     "climb",
     "ease_weights",
@@ -32,6 +35,7 @@ __all__ = [
     "item_item_weights",
     "largest_entries",
     "largest_of_dense",
+    "preliminary_weights",
     "resolved_method",
     "rp3beta_weights",
     "select_weights",

@@ -103,6 +103,36 @@ def item_item_weights(
     return with_content(table, content.table(settings.content, settings.n_neighbors), settings.content_weight)
 
 
+def preliminary_weights(
+    interactions: sparse.csr_array, settings: ItemItemSettings, content: Content
+) -> sparse.csr_array | None:
+    """B before anything is selected, for the fit to be selected beside: what is left open has a middle value.
+
+    Args:
+        interactions: (I, J) Y of the training interactions.
+        settings: how B is made.
+        content: features and knowledge graph of the items.
+
+    Returns:
+        (J, J) sparse, entries ≥ 0; None where B = 0.
+    """
+    if settings.weight == 0:
+        return None
+    sources = content.sources
+    return item_item_weights(
+        interactions,
+        replace(
+            settings,
+            weight=1.0,
+            l2=settings.l2 if settings.l2 > 0 else 100.0,
+            target_exponent=settings.target_exponent if settings.target_exponent >= 0 else 0.5,
+            content=settings.content if settings.content != "auto" else sources[0] if sources else "none",
+            content_weight=settings.content_weight if settings.content_weight >= 0 else 1.0,
+        ),
+        content,
+    )
+
+
 def select_weights(
     interactions: sparse.csr_array, settings: ItemItemSettings, content: Content, bench: Bench
 ) -> tuple[sparse.csr_array | None, ItemItemSettings]:
@@ -221,17 +251,11 @@ class BesideScores:
             history: (I, J) Y of the training interactions.
             split: the validation split.
         """
-        most = max(1, min(_SAMPLE_USERS, _SAMPLE_SCORES // max(1, history.shape[1])))
-        step = -(-len(split.users) // most) if len(split.users) else 1
-        users = split.users[::step]
-        self._split = Split(users, split.truth, split.masked)
+        self._split = _sample_of(split, history.shape[1])
+        users = self._split.users
         self._history = sparse.csr_array(history[users])
-        self._scores = (
-            np.concatenate([scores(users[begin : begin + 1024]) for begin in range(0, len(users), 1024)])
-            if len(users)
-            else np.zeros((0, history.shape[1]), np.float32)
-        )
-        self._spread = max(float(np.std(self._scores[:256])), 1e-6) if len(users) else 1.0
+        self._scores = _scores_of(scores, users) if len(users) else np.zeros((0, history.shape[1]), np.float32)
+        self._spread = _spread(self._scores)
         self._start = 0
         self._share_start = 0
 
@@ -272,10 +296,62 @@ class BesideScores:
         return np.asarray((self._history @ table).toarray(), np.float32)
 
     def _evaluate(self, scores: NDArray[np.float32]) -> float:
-        def of(users: NDArray[np.int64]) -> NDArray[np.float32]:
-            return scores[np.searchsorted(self._split.users, users)]
+        return _evaluate(scores, self._split)
 
-        return evaluate(of, self._split)[_METRIC]
+
+class BesideTable:
+    """How good scores are beside a table, at its best weight: what a fit's epochs are selected by.
+
+    Validation NDCG@20 of a sample of users, as `BesideScores`, which keeps the scores and tries tables. Every climb
+    starts at the same weight, so that a fit that is resumed selects as one that was never interrupted.
+    """
+
+    def __init__(self, table: sparse.csr_array, history: sparse.csr_array, split: Split) -> None:
+        """Keep what the table adds for a sample of the split's users.
+
+        Args:
+            table: (J, J) entries ≥ 0.
+            history: (I, J) Y of the training interactions.
+            split: the validation split.
+        """
+        self._split = _sample_of(split, history.shape[1])
+        self._product = np.asarray((history[self._split.users] @ table).toarray(), np.float32)
+        self._mean = float(table.data.mean()) if table.nnz else 1.0
+
+    def quality(self, scores: ScoreUsers) -> float:
+        """Validation NDCG@20 at the table's best weight, 0 among them."""
+        if len(self._split.users) == 0:
+            return 0.0
+        own = _scores_of(scores, self._split.users)
+        unit = _spread(own) / self._mean
+
+        def at(place: int) -> float:
+            return _evaluate(own + np.float32(unit * 2.0**place) * self._product, self._split)
+
+        return max(_evaluate(own, self._split), _climb_powers(at, 0)[0])
+
+
+def _sample_of(split: Split, n_items: int) -> Split:
+    most = max(1, min(_SAMPLE_USERS, _SAMPLE_SCORES // max(1, n_items)))
+    step = -(-len(split.users) // most) if len(split.users) else 1
+    return Split(split.users[::step], split.truth, split.masked)
+
+
+def _scores_of(scores: ScoreUsers, users: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.concatenate([scores(users[begin : begin + 1024]) for begin in range(0, len(users), 1024)])
+
+
+def _spread(scores: NDArray[np.float32]) -> float:
+    return max(float(np.std(scores[:256])), 1e-6) if len(scores) else 1.0
+
+
+def _evaluate(scores: NDArray[np.float32], split: Split) -> float:
+    """NDCG@20 of the scores of the split's users, row by row."""
+
+    def of(users: NDArray[np.int64]) -> NDArray[np.float32]:
+        return scores[np.searchsorted(split.users, users)]
+
+    return evaluate(of, split)[_METRIC]
 
 
 def _climb_powers(quality: Callable[[int], float], start: int, reach: int = 6) -> tuple[float, int]:

@@ -14,9 +14,11 @@ from training.evaluation import Split, evaluate, interaction_matrix
 from training.item_item import (
     EASE_L2,
     BesideScores,
+    BesideTable,
     Content,
     climb,
     item_item_weights,
+    preliminary_weights,
     rp3beta_weights,
     select_weights,
     selection,
@@ -276,3 +278,32 @@ def test_a_bench_without_users_says_zero() -> None:
     matrix, split = board()
     nobody = Split(split.users[:0], split.truth, split.masked)
     assert BesideScores(constant(np.zeros((16, 16), np.float32)), matrix, nobody).quality(own_group()) == 0.0
+
+
+def test_scores_are_judged_beside_a_table_at_its_best_weight_and_always_alike() -> None:
+    matrix, split = board()
+    rows = np.arange(16)
+    own = 0.1 * (rows[:, None] % 2 == rows[None] % 2).astype(np.float32)
+    wrong = 30.0 - 300.0 * own
+    bench = BesideTable(own_group(), matrix, split)
+    judged = [bench.quality(constant(scores)) for scores in (wrong, own, wrong, own)]
+    assert evaluate(constant(wrong), split)["ndcg@20"] < 1
+    assert judged == [pytest.approx(1.0)] * 4
+    misleading = BesideTable(sparse.csr_array(np.roll(own_group().toarray(), 1, axis=1)), matrix, split)
+    assert misleading.quality(constant(own)) == pytest.approx(1.0)  # at the weight 0
+    assert misleading.quality(constant(wrong)) < 1
+    nobody = Split(split.users[:0], split.truth, split.masked)
+    assert BesideTable(own_group(), matrix, nobody).quality(constant(own)) == 0.0
+
+
+def test_a_preliminary_table_takes_what_is_set_and_the_middle_of_what_is_left_open() -> None:
+    matrix, _ = board()
+    found = preliminary_weights(matrix, settings(l2=-1.0, target_exponent=-1.0, content="auto"), NO_CONTENT)
+    assert found is not None
+    wanted = made(matrix, l2=100.0, target_exponent=0.5, content="none")
+    np.testing.assert_array_equal(found.toarray(), wanted.toarray())
+    given = preliminary_weights(matrix, settings(l2=7.0, target_exponent=1.0, content="none"), NO_CONTENT)
+    assert given is not None
+    np.testing.assert_array_equal(given.toarray(), made(matrix, l2=7.0, target_exponent=1.0, content="none").toarray())
+    assert preliminary_weights(matrix, settings(weight=0.0), NO_CONTENT) is None
+    assert preliminary_weights(matrix, settings(method="none"), NO_CONTENT) is None
