@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Send
 
 from model_store.errors import KDiffEError
@@ -20,6 +21,7 @@ from service.http.schemas import ErrorAnswer
 
 log = structlog.get_logger(__name__)
 
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 # What Starlette raises by itself.
 CODE_OF_STATUS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED, 413: ErrorCode.REQUEST_TOO_LARGE}
 
@@ -71,6 +73,16 @@ def errors_of(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
     return described
 
 
+def methods_of(request: Request) -> list[str]:
+    """The methods that a request's path answers; each route knows its own alone."""
+
+    def answers(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in METHODS if answers(method)]
+
+
 def describe(errors: Sequence[Any]) -> str:
     """Validation errors in one line, without the input."""
     parts = []
@@ -99,6 +111,8 @@ def add_error_handlers(app: FastAPI) -> None:
         message = f"{error.detail}: {request.method} {request.url.path}. See /docs."
         answer = error_answer(code, message, request.state.request_id)
         answer.headers.update(error.headers or {})
+        if code is ErrorCode.METHOD_NOT_ALLOWED:
+            answer.headers["Allow"] = ", ".join(methods_of(request))
         return answer
 
     app.add_exception_handler(KDiffEError, service_error)

@@ -107,10 +107,11 @@ class Jobs:
             UnknownJobError: there is no such job.
             JobEndedError: it has ended, or its version is being put in force.
         """
+        cancelled = replace(self.job(job_id), state="cancelled", phase="cancelled", finished_at=time.time())
+        # In one step: either it is cancelled, or whoever runs it has begun to put its version in force.
+        if self._state.update_job(cancelled, unless_phase=SWAP):
+            return cancelled
         job = self.job(job_id)
-        if job.state in UNFINISHED and job.phase == SWAP:
+        if job.state in UNFINISHED:
             raise JobEndedError(f"Job {job_id} is putting {job.version} in force: roll back instead.")
-        cancelled = replace(job, state="cancelled", phase="cancelled", finished_at=time.time())
-        if job.state not in UNFINISHED or not self._state.update_job(cancelled):
-            raise JobEndedError(f"Job {job_id} has ended: it is {self.job(job_id).state}.")
-        return cancelled
+        raise JobEndedError(f"Job {job_id} has ended: it is {job.state}.")

@@ -38,7 +38,7 @@ BEAT, LEASE = 5.0, 60.0
 LOOK = 1.0
 # How often a job is taken whose process ends (of an out-of-memory kill, say) before it has failed.
 ATTEMPTS = 3
-# Seconds for which a job's end is tried to be written while the state does not answer.
+# Seconds for which a job's swap and its end are tried to be written while the state does not answer.
 END_PATIENCE = 120.0
 SWAP = "swap"
 
@@ -266,7 +266,7 @@ class Runner:
         reason = objection(self._store.open(version), before, self._rules.margin)
         if reason:
             return version, f"not activated: {reason}"
-        run.update(phase=SWAP)  # from here on it can't be cancelled
+        run.begin_swap()
         if self._put_in_force(version, active):
             return version, "done"
         running = self._store.experiment()
@@ -401,6 +401,15 @@ class _Run:
                 log.warning("job's progress can't be written", job_id=self.job.job_id, error=str(error))
         self.check()
 
+    def begin_swap(self) -> None:
+        """Tell that its version is being put in force: from here on it can't be cancelled.
+
+        Raises:
+            StateError: the state has not answered for too long; a job may be cancelled until it knows.
+            JobFailedError: the job was cancelled, or another process has taken it.
+        """
+        self._insist(phase=SWAP, heartbeat_at=time.time())
+
     def end(self, **changes: object) -> None:
         """Tell how it has ended, until the state has it.
 
@@ -408,12 +417,14 @@ class _Run:
             StateError: the state has not answered for too long.
             JobFailedError: the job was cancelled, or another process has taken it.
         """
+        ended = changes.get("state") not in UNFINISHED
+        self._insist(**{"finished_at": time.time() if ended else None, **changes})
+
+    def _insist(self, **changes: object) -> None:
         deadline = time.monotonic() + END_PATIENCE
         with self._lock:
             owner = self.job.owner
-            self.job = replace(self.job, **{"finished_at": time.time(), **changes})  # type: ignore[arg-type]
-            if self.job.state in UNFINISHED:
-                self.job = replace(self.job, finished_at=None)
+            self.job = replace(self.job, **changes)  # type: ignore[arg-type]
             while True:
                 try:
                     self._taken = self._taken or not self._state.update_job(self.job, owned_by=owner)

@@ -331,7 +331,9 @@ class Registry:
         problem = failed()
         if problem is not None:
             return f"{problem.version}: {problem.message}"
-        return f"it was not loaded within {timeout:g} s." if not over else "something else was put in force meanwhile."
+        if self._stop.is_set():
+            return "the service stops."
+        return "something else was put in force meanwhile." if over else f"it was not loaded within {timeout:g} s."
 
     def _run(self) -> None:
         warm = False

@@ -167,11 +167,13 @@ class MemoryState:
             self._jobs[taken.job_id] = taken
             return taken
 
-    def update_job(self, job: Job, *, owned_by: str | None = None) -> bool:
+    def update_job(self, job: Job, *, owned_by: str | None = None, unless_phase: str = "") -> bool:
         """Replace a job that has not ended."""
         with self._lock:
             found = self._jobs.get(job.job_id)
             if found is None or found.state not in UNFINISHED or owned_by not in {None, found.owner}:
+                return False
+            if unless_phase and found.phase == unless_phase:
                 return False
             self._jobs[job.job_id] = job
             return True

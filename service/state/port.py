@@ -326,12 +326,13 @@ class StateStore(Protocol):
         """
         ...
 
-    def update_job(self, job: Job, *, owned_by: str | None = None) -> bool:
+    def update_job(self, job: Job, *, owned_by: str | None = None, unless_phase: str = "") -> bool:
         """Replace what is known of a job that has not ended.
 
         Args:
             job: as it is to be.
             owned_by: only where this is its owner; whoever it is where None.
+            unless_phase: not where this is its phase; whatever it is where empty.
 
         Returns:
             Whether it was replaced.

@@ -210,6 +210,7 @@ if not known then return 0 end
 known = cjson.decode(known)
 if known.state ~= 'queued' and known.state ~= 'running' then return 0 end
 if ARGV[5] ~= '' and ARGV[5] ~= '=' .. known.owner then return 0 end
+if ARGV[6] ~= '' and ARGV[6] == known.phase then return 0 end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 if ARGV[4] ~= 'queued' and ARGV[4] ~= 'running' then redis.call('LREM', KEYS[4], 0, ARGV[2]) end
 return 1
@@ -462,10 +463,11 @@ class RedisState:
                 return taken if self._script(TAKE_JOB, JOB_KEYS, arguments) else None
         return None
 
-    def update_job(self, job: Job, *, owned_by: str | None = None) -> bool:
+    def update_job(self, job: Job, *, owned_by: str | None = None, unless_phase: str = "") -> bool:
         """Replace what is known of a job that has not ended."""
         owner = "" if owned_by is None else f"={owned_by}"
-        return bool(self._script(UPDATE_JOB, JOB_KEYS, [job.job_id, orjson.dumps(asdict(job)), job.state, owner]))
+        arguments: list[str | bytes] = [job.job_id, orjson.dumps(asdict(job)), job.state, owner, unless_phase]
+        return bool(self._script(UPDATE_JOB, JOB_KEYS, arguments))
 
     def job(self, job_id: str) -> Job | None:
         """One job."""

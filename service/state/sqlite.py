@@ -321,9 +321,10 @@ class SqliteState:
                 return None
         return self._writer.submit(take).result()  # type: ignore[no-any-return]
 
-    def update_job(self, job: Job, *, owned_by: str | None = None) -> bool:
+    def update_job(self, job: Job, *, owned_by: str | None = None, unless_phase: str = "") -> bool:
         """Replace what is known of a job that has not ended."""
-        return bool(self._writer.submit(lambda connection: _replace_job(connection, job, owned_by)).result())
+        replaced = self._writer.submit(lambda connection: _replace_job(connection, job, owned_by, unless_phase))
+        return bool(replaced.result())
 
     def job(self, job_id: str) -> Job | None:
         """One job."""
@@ -512,7 +513,8 @@ def _insert_job(connection: sqlite3.Connection, job: Job) -> None:
     connection.execute(f"INSERT INTO jobs ({JOB_FIELDS}) VALUES ({JOB_MARKS})", astuple(job))  # noqa: S608
 
 
-def _replace_job(connection: sqlite3.Connection, job: Job, owned_by: str | None) -> bool:
+def _replace_job(connection: sqlite3.Connection, job: Job, owned_by: str | None, unless_phase: str = "") -> bool:
     marks = ", ".join(f"{f.name} = ?" for f in fields(Job))
-    command = f"UPDATE jobs SET {marks} WHERE job_id = ? AND state IN (?, ?) AND coalesce(?, owner) = owner"  # noqa: S608
-    return connection.execute(command, (*astuple(job), job.job_id, *UNFINISHED, owned_by)).rowcount == 1
+    which = "job_id = ? AND state IN (?, ?) AND coalesce(?, owner) = owner AND (? = '' OR phase <> ?)"
+    values = (*astuple(job), job.job_id, *UNFINISHED, owned_by, unless_phase, unless_phase)
+    return connection.execute(f"UPDATE jobs SET {marks} WHERE {which}", values).rowcount == 1  # noqa: S608

@@ -43,6 +43,22 @@ def test_every_error_has_the_same_shape(client, method, path, status, code):
     assert (answer.json()["error"]["code"], answer.json()["error"]["request_id"]) == (code, "mine")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/items/i1", "DELETE, GET, PUT"),
+        ("POST", "/users/u1", "DELETE, GET, PUT"),
+        ("PUT", "/interactions", "DELETE, POST"),
+        ("DELETE", "/recommend", "POST"),
+        ("PUT", "/explain/u1/i1", "GET, POST"),
+        ("POST", "/admin/experiment", "DELETE, GET, PUT"),
+    ],
+)
+def test_a_method_that_a_path_does_not_answer_is_told_all_that_it_does(client, method, path, allowed):
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 def test_a_broken_inside_shows_nothing_of_itself(client, monkeypatch):
     def broken(*_args):
         raise ZeroDivisionError("the secret of the inside")

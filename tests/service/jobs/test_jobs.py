@@ -66,6 +66,25 @@ def test_a_version_that_is_being_put_in_force_can_not_be_cancelled(state, jobs):
         jobs.cancel(job.job_id)
 
 
+def test_a_job_whose_version_is_put_in_force_while_it_is_being_cancelled_is_not_said_to_be_cancelled(tmp_path):
+    class Racing(MemoryState):
+        """The runner begins the swap between the look at the job and its end."""
+
+        def job(self, job_id):
+            found = super().job(job_id)
+            if found is not None and found.phase == "gate":
+                self.update_job(replace(found, phase=SWAP))
+            return found
+
+    state = Racing()
+    jobs = Jobs(state, tmp_path, wake=lambda: None, served=lambda: "v0007")
+    job = jobs.retrain()
+    state.update_job(replace(state.take_job("me/1/2", 1e12), phase="gate", version="v0008"))
+    with pytest.raises(JobEndedError, match="v0008 in force: roll back"):
+        jobs.cancel(job.job_id)
+    assert (state.job(job.job_id).state, state.job(job.job_id).phase) == ("running", SWAP)
+
+
 def test_the_log_is_the_file_s_where_there_is_one_and_the_state_s_elsewhere(state, jobs, tmp_path):
     state.add_job(Job("far", "failed", 1.0, "v1", 0, log="from afar"))
     assert jobs.log("far") == "from afar"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from model_store.experiment import Arm
-from service.errors import NotReadyError
+from service.errors import NotReadyError, StateError
 from service.jobs.owner import this_process
-from service.jobs.runner import ATTEMPTS, INTERRUPTED, LEASE, active_version, give_up
+from service.jobs.runner import ATTEMPTS, INTERRUPTED, LEASE, SWAP, active_version, give_up
 from service.jobs.training_process import Limits
 from service.state.memory import MemoryState
 from service.state.port import UNFINISHED, Change, Job
@@ -220,6 +220,36 @@ def test_a_version_that_was_activated_while_the_job_ran_stays(house):
     assert (done.state, done.version, done.error) == ("succeeded", "v0003", None)
     assert done.phase == "not activated: v0001 was activated meanwhile"
     assert house.store.active() == "v0001"
+
+
+def test_a_job_that_is_cancelled_at_the_last_moment_activates_nothing(house, monkeypatch):
+    told = []
+
+    def gate(*_):
+        told.append(house.jobs.cancel(house.jobs.jobs()[0].job_id))
+        return ""
+
+    monkeypatch.setattr("service.jobs.runner.objection", gate)
+    job = house.finished(house.jobs.retrain().job_id)
+    until(lambda: not (house.directory / job.job_id).exists(), 20)
+    assert [one.state for one in told] == [house.jobs.job(job.job_id).state] == ["cancelled"]
+    assert (house.store.versions(), house.store.active()) == (["v0001", "v0002"], "v0001")
+
+
+def test_nothing_is_put_in_force_before_the_state_knows_that_it_can_not_be_cancelled(house, monkeypatch):
+    update, active = house.state.update_job, []
+
+    def away(job, **conditions):
+        if job.phase == SWAP and len(active) < 3:
+            active.append(house.store.active())
+            raise StateError("away")
+        return update(job, **conditions)
+
+    monkeypatch.setattr(house.state, "update_job", away)
+    job = house.finished(house.jobs.retrain().job_id)
+    assert (job.state, job.phase) == ("succeeded", "done")
+    assert active == ["v0001"] * 3
+    assert house.store.active() == "v0002"
 
 
 @pytest.mark.parametrize("house", ["hold"], indirect=True)

@@ -379,6 +379,16 @@ class StateContract:
         assert state.job("j1").progress == 0.0
         assert state.update_job(replace(mine, state="cancelled"))
 
+    def test_a_job_is_not_changed_in_a_phase_that_is_excepted(self, state):
+        state.add_job(Job("j1", "queued", 1.0, "", 0))
+        mine = state.take_job("me", 2.0)
+        cancelled = replace(mine, state="cancelled")
+        assert state.update_job(replace(mine, phase="swap"), owned_by="me")
+        assert not state.update_job(cancelled, unless_phase="swap")
+        assert state.job("j1") == replace(mine, phase="swap")
+        assert state.update_job(cancelled, unless_phase="gate")
+        assert state.job("j1") == cancelled
+
     def test_a_job_that_has_ended_never_changes(self, state):
         job = Job("j1", "running", 1.0, "v0001", 7)
         assert not state.update_job(job)  # there is none
