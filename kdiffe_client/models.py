@@ -298,7 +298,7 @@ class NewInteraction(TypedDict):
     Attributes:
         user_id: External id of the user; an unknown one becomes a new user.
         item_id: External id of the item; an unknown one becomes a new item.
-        timestamp: Seconds since 1970; the time of arrival where it is missing.
+        timestamp: Seconds since 1970, not milliseconds; the time of arrival where it is missing.
         type: Kind of interaction; its weight (/admin/types) says how often training samples it.
         id: Idempotency key: sent again with the same id, it counts once.
     """
@@ -347,10 +347,10 @@ class RankedItem(TypedDict):
 
 
 class Ready(TypedDict):
-    """Reads are answered; `degraded` from memory alone, and writes are refused.
+    """Reads are answered; `degraded` from memory alone, or writes are refused.
 
     Attributes:
-        degraded: Why the log can't be read at the moment, null where it can.
+        degraded: Why the log can't be read or written at the moment, null where it can.
         problem: Why the active version is not served, null where it is.
     """
 

@@ -78,9 +78,13 @@ def load(name: str) -> typer.Typer:
             f"`kdiffe {name}` needs {error.name}, which is not installed: pip install 'kdiffe[{subcommand.extra}]'."
         ) from None
     if isinstance(target, typer.Typer):
-        return target
-    app = typer.Typer(add_completion=False)
-    app.command(name, help=subcommand.help)(target)
+        app = target
+    else:
+        app = typer.Typer(add_completion=False)
+        app.command(name, help=subcommand.help)(target)
+    # What is not foreseen ends in Python's own traceback: typer's is drawn in boxes, which no log can hold, and some
+    # of its releases show local variables, passwords among them.
+    app.pretty_exceptions_enable = False
     return app
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from service.errors import NotReadyError
+from service.errors import NotReadyError, StateError
 from service.live.registry import Registry
 from service.state.port import Appended, Change, Interaction, StateStore
 
 Entries = Sequence[Interaction | Change]
+# Seconds for which a write that failed says that writes fail, unless one succeeds before: there may be no other.
+FAILURE_COUNTS = 60.0
 
 
 class _Waiting(NamedTuple):
@@ -44,12 +47,20 @@ class Intake:
         self._apply_timeout = apply_timeout
         self._gathering: list[_Waiting] = []
         self._writing = False
+        # The last write that failed, and when (time.monotonic()); None once another one has succeeded.
+        self._failed: tuple[Exception, float] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
         """How many requests wait for a group of theirs to be written."""
         return len(self._gathering)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the state could not be written lately (its disk is full), None where it could or nobody has tried."""
+        failed = self._failed
+        return None if failed is None or time.monotonic() - failed[1] > FAILURE_COUNTS else str(failed[0])
 
     async def take(self, entries: Entries) -> Appended:
         """Take a batch up. Returns once it is on disk and applied.
@@ -116,6 +127,8 @@ class Intake:
     async def _acknowledge(self, group: list[_Waiting], written: list[Future[Appended]]) -> None:
         """Tell a group what became of it, once it is applied."""
         last = max((future.result().sequence for future in written if future.exception() is None), default=0)
+        failed = next((error for future in written if isinstance(error := future.exception(), StateError)), None)
+        self._failed = None if last or failed is None else (failed, time.monotonic())
         late: Exception | None = None
         if last:
             registry = self._registry

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from model_store.store import DEFAULT_ROOT
 from service.errors import StartError
@@ -188,6 +190,17 @@ class Settings(BaseSettings):
         return self.jobs or self.store / ".jobs"
 
 
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Environment variables that are nearly a setting's, and the setting's: they would be passed over in silence.
+
+    What is less alike is left alone: a cluster sets variables of its own (KDIFFE_SERVICE_HOST), and so do our tools.
+    """
+    known = [f"KDIFFE_{name.upper()}" for name in Settings.model_fields]
+    unknown = sorted(name for name in names if name.startswith("KDIFFE_") and name not in known)
+    nearest = {name: get_close_matches(name, known, n=1, cutoff=0.9) for name in unknown}
+    return {name: found[0] for name, found in nearest.items() if found}
+
+
 def read_settings(**overrides: Any) -> Settings:
     """Settings from the environment; an override that is not None goes before it.
 
@@ -196,6 +209,9 @@ def read_settings(**overrides: Any) -> Settings:
     """
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except SettingsError as error:
+        # A variable that should be JSON and is not; the text names the field, never the value.
+        raise StartError(f"The service can't start with these settings: {error}: write it as JSON.") from None
     except ValidationError as error:
         # Only the fields' names and the messages: pydantic's own text would show the input.
         problems = "; ".join(

@@ -121,14 +121,17 @@ class Telemetry:
         """Count a swap."""
         self._swaps.inc()
 
-    def watch(self, registry: Registry, queues: Queues | None = None) -> None:
+    def watch(
+        self, registry: Registry, queues: Queues | None = None, *, writes_fail: Callable[[], bool] = lambda: False
+    ) -> None:
         """Report the served model's condition, and how much waits, whenever the metrics are read.
 
         Args:
             registry: the serving side.
             queues: name of a queue → how much waits in it.
+            writes_fail: whether the state can't be written.
         """
-        found = partial(conditions, registry, queues or {})
+        found = partial(conditions, registry, queues or {}, writes_fail)
         if self._shared is None:
             self.registry.register(_ModelCollector(found))
         else:
@@ -169,10 +172,10 @@ class Condition(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-def conditions(registry: Registry, queues: Queues) -> list[Condition]:
+def conditions(registry: Registry, queues: Queues, writes_fail: Callable[[], bool]) -> list[Condition]:
     """What is to be told of the served model and of what waits now."""
     return [
-        *_model_conditions(registry),
+        *_model_conditions(registry, writes_fail),
         *(
             Condition("kdiffe_queue_depth", WAITING, waiting(), "livemax", _queue(name))
             for name, waiting in queues.items()
@@ -184,7 +187,7 @@ def _queue(name: str) -> tuple[tuple[str, str], ...]:
     return (("queue", name),)
 
 
-def _model_conditions(registry: Registry) -> list[Condition]:
+def _model_conditions(registry: Registry, writes_fail: Callable[[], bool]) -> list[Condition]:
     text = "1 while a model is served, from memory alone where kdiffe_degraded is 1."
     try:
         model = registry.model
@@ -196,7 +199,12 @@ def _model_conditions(registry: Registry) -> list[Condition]:
     shared, own = model.state_nbytes
     return [
         Condition("kdiffe_ready", text, registry.failure is None or registry.degraded is not None, "livemin"),
-        Condition("kdiffe_degraded", "1 while the log can't be read.", registry.degraded is not None, "livemax"),
+        Condition(
+            "kdiffe_degraded",
+            "1 while the log can't be read or written.",
+            registry.degraded is not None or writes_fail(),
+            "livemax",
+        ),
         Condition("kdiffe_model_info", "Workers that serve the version.", 1, "livesum", version),
         *(
             Condition(

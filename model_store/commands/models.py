@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from rich.table import Table
 
 from model_store.command import console, write_json
-from model_store.errors import ArtifactError
+from model_store.errors import ArtifactError, DamagedArtifactError
 from model_store.store import DEFAULT_ROOT, ModelStore
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The versions of a model store.")
@@ -73,15 +74,23 @@ def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(version: Annotated[str | None, typer.Argument()] = None, store: Store = DEFAULT_ROOT) -> None:
-    """Print a version's manifest, the active one's where none is named."""
-    write_json(json.loads(ModelStore(store).open(version).manifest.to_json()))
+def show(
+    version: Annotated[str | None, typer.Argument()] = None, store: Store = DEFAULT_ROOT, as_json: Json = False
+) -> None:
+    """Print a version's manifest as JSON, the active one's where none is named; indented on a terminal."""
+    manifest = json.loads(ModelStore(store).open(version).manifest.to_json())
+    if as_json or not sys.stdout.isatty():
+        write_json(manifest)
+    else:
+        sys.stdout.write(json.dumps(manifest, indent=2) + "\n")
 
 
 @app.command()
 def activate(version: Version, store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
-    """Make a version the active one; a running service swaps to it."""
-    ModelStore(store).activate(version)
+    """Make a version the active one, if it is whole; a running service swaps to it."""
+    models = ModelStore(store)
+    models.open(version).verify()
+    models.activate(version)
     _say({"active": version}, as_json, f"{version} is active.")
 
 
@@ -101,8 +110,16 @@ def verify(
     """Compare every file of a version, or of all, with its checksum."""
     models = ModelStore(store)
     versions = [version] if version else models.versions()
+    damaged: list[ArtifactError] = []
     for name in versions:
-        models.open(name).verify()
+        try:
+            models.open(name).verify()
+        except ArtifactError as error:  # the others are still to be looked at
+            damaged.append(error)
+    if damaged:
+        if len(damaged) > 1:
+            raise DamagedArtifactError(f"{len(damaged)} of {len(versions)} versions: {' '.join(map(str, damaged))}")
+        raise damaged[0]
     _say({"verified": versions}, as_json, f"Whole: {', '.join(versions) or 'nothing to verify'}.")
 
 

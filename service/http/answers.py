@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -22,6 +22,8 @@ from service.http.schemas import ErrorAnswer
 log = structlog.get_logger(__name__)
 
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+# Characters of a wrong value that an error shows.
+LONGEST_SHOWN = 60
 # What Starlette raises by itself.
 CODE_OF_STATUS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED, 413: ErrorCode.REQUEST_TOO_LARGE}
 
@@ -77,21 +79,29 @@ def methods_of(request: Request) -> list[str]:
     """The methods that a request's path answers; each route knows its own alone."""
 
     def answers(method: str) -> bool:
-        scope = {**request.scope, "method": method}
+        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
     return [method for method in METHODS if answers(method)]
 
 
 def describe(errors: Sequence[Any]) -> str:
-    """Validation errors in one line, without the input."""
+    """Validation errors in one line; each names the value that is wrong, where it is short."""
     parts = []
     for error in errors[:3]:
         where = ".".join(str(part) for part in error["loc"] if part not in {"query", "path", "body"})
-        parts.append(f"{where or 'body'}: {error['msg'].removeprefix('Value error, ')}")
+        parts.append(f"{where or 'body'}{_shown(error)}: {error['msg'].removeprefix('Value error, ')}")
     if len(errors) > 3:
         parts.append(f"and {len(errors) - 3} more")
     return "; ".join(parts)
+
+
+def _shown(error: Mapping[str, Any]) -> str:
+    value = error.get("input")
+    if error["type"] in {"missing", "extra_forbidden"} or not isinstance(value, str | int | float):
+        return ""
+    text = repr(value)
+    return f"={text}" if len(text) <= LONGEST_SHOWN else f"={text[:LONGEST_SHOWN]}…"
 
 
 def add_error_handlers(app: FastAPI) -> None:

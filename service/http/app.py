@@ -103,8 +103,8 @@ def cross_origin(app: ASGIApp, settings: Settings) -> ASGIApp:
         app,
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-        expose_headers=["Retry-After", "X-Request-ID"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
+        expose_headers=["Retry-After", "X-KDiffE-Degraded", "X-Request-ID"],
     )
 
 
@@ -173,7 +173,8 @@ def create_app(
             training=training or settings.trainer == "elsewhere",
         )
         intake = Intake(state, registry, max_lag=settings.max_lag, apply_timeout=settings.apply_timeout)
-        telemetry.watch(registry, {"writes": lambda: intake.waiting, "jobs": lambda: runner.waiting})
+        queues = {"writes": lambda: intake.waiting, "jobs": lambda: runner.waiting}
+        telemetry.watch(registry, queues, writes_fail=lambda: intake.failure is not None)
         app.state.context = Context(
             settings,
             state,

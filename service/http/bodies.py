@@ -42,7 +42,7 @@ def checked(schema: type[Body], raw: object) -> Body:
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        raise InvalidRequestError(describe(error.errors(include_input=False, include_url=False))) from None
+        raise InvalidRequestError(describe(error.errors(include_url=False))) from None
 
 
 async def read_json(request: Request, schema: type[Body]) -> Body:

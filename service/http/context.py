@@ -14,13 +14,12 @@ from service.errors import InvalidRequestError
 from service.explanation.past import PastModels
 from service.http.cache import ListCache
 from service.http.gathering import Gathering
-from service.http.schemas import plain_text
 from service.intake import Intake
 from service.jobs.jobs import Jobs
 from service.live.model import LiveModel
 from service.live.registry import Registry
 from service.settings import Settings
-from service.state.port import StateStore
+from service.state.port import StateStore, plain_text
 from service.telemetry import Telemetry
 from service.tracing import Tracing
 

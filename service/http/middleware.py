@@ -60,6 +60,9 @@ class Surroundings:
         # Routes see the path as it was sent, so that an id may hold an encoded slash.
         if scope.get("raw_path"):
             scope["path"] = scope["raw_path"].decode("latin-1")
+        if scope["method"] == "HEAD":
+            # Answered as GET; the server leaves the body out, by the scope that it keeps for itself.
+            scope = {**scope, "method": "GET"}
         context: Context | None = getattr(scope["app"].state, "context", None)
         tracing = None if context is None else context.tracing
         if tracing is None:

@@ -31,7 +31,8 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """200 while reads are answered, 503 where no model is served or it follows the log no more.
 
-    `degraded` says that reads come from memory alone, because the log can't be read, and that writes are refused.
+    `degraded` says that reads come from memory alone, because the log can't be read, and that writes are refused; or
+    that writes fail (for a minute after the last one that did, unless one succeeds).
     `problem` tells of an active version that can't be served while the one before it still is.
     """
     context = context_of(request)
@@ -44,6 +45,8 @@ async def ready(request: Request) -> Response:
             await asyncio.to_thread(context.state.last_sequence)
         except StateError as error:
             degraded = str(error)
+    if degraded is None:
+        degraded = context.intake.failure
     problem = registry.problem
     return json_answer(
         {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from model_store.experiment import MAIN, MOST_VARIANTS, VARIANT_NAME, Arm, check_arms
 from service.errors import ErrorCode
+from service.state.port import plain_text
 
 Strategy = Literal["model", "fold_in", "popular"]
 
@@ -17,17 +17,8 @@ def _example(**fields: Any) -> ConfigDict:
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
 
 
-# Control characters, and halves of surrogate pairs (Unicode's categories Cc and Cs).
-NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def plain_text(value: str) -> str:
-    """Refuse what can't be stored as an id: control characters and halves of surrogate pairs."""
-    found = NOT_TEXT.search(value)
-    if found is not None:
-        raise ValueError(f"holds the control character U+{ord(found.group()):04X}")
-    return value
-
+# The year 9999 ends: what lies beyond is no number of seconds, but of milliseconds.
+LATEST = 253_402_300_799
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
 
@@ -49,7 +40,11 @@ class NewInteraction(BaseModel):
     user_id: Text = Field(description="External id of the user; an unknown one becomes a new user.")
     item_id: Text = Field(description="External id of the item; an unknown one becomes a new item.")
     timestamp: float | None = Field(
-        None, allow_inf_nan=False, description="Seconds since 1970; the time of arrival where it is missing."
+        None,
+        allow_inf_nan=False,
+        ge=-LATEST,
+        le=LATEST,
+        description="Seconds since 1970, not milliseconds; the time of arrival where it is missing.",
     )
     type: Text = Field(
         "interaction", description="Kind of interaction; its weight (/admin/types) says how often training samples it."
@@ -638,12 +633,12 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """Reads are answered; `degraded` from memory alone, and writes are refused."""
+    """Reads are answered; `degraded` from memory alone, or writes are refused."""
 
     status: Literal["ready", "degraded"]
     model_version: str
     sequence: int
     refreshed_at: int
     stale_nodes: int
-    degraded: str | None = Field(description="Why the log can't be read at the moment, null where it can.")
+    degraded: str | None = Field(description="Why the log can't be read or written at the moment, null where it can.")
     problem: str | None = Field(description="Why the active version is not served, null where it is.")

@@ -29,6 +29,7 @@ from service.state.port import (
     Record,
     RecordKind,
     StateStore,
+    plain_text,
 )
 
 CHUNK = 10_000
@@ -93,23 +94,29 @@ def export_state(state: StateStore, path: Path) -> int:
 
     Returns:
         How many lines.
+
+    Raises:
+        StateError: the file can't be written, or the state not read.
     """
     position, weights = state.position(), state.types()
     count = 0
-    with path.open("wb") as file:
-        for name, weight in sorted(weights.items()):
-            _write(file, {"kind": "type", "type": name, "weight": weight})
-            count += 1
-        for kind in get_args(RecordKind):
-            for record in state.records(kind):
-                if record.sequence <= position.compacted:
-                    _write(file, {"kind": kind, f"{kind}_id": record.external_id, "content": record.content})
-                    count += 1
-        for entry in entries_between(state.read, position.compacted, position.last):
-            if entry.kind != "erased":
-                _write(file, _line(entry, weights))
+    try:
+        with path.open("wb") as file:
+            for name, weight in sorted(weights.items()):
+                _write(file, {"kind": "type", "type": name, "weight": weight})
                 count += 1
-        _sync(file)
+            for kind in get_args(RecordKind):
+                for record in state.records(kind):
+                    if record.sequence <= position.compacted:
+                        _write(file, {"kind": kind, f"{kind}_id": record.external_id, "content": record.content})
+                        count += 1
+            for entry in entries_between(state.read, position.compacted, position.last):
+                if entry.kind != "erased":
+                    _write(file, _line(entry, weights))
+                    count += 1
+            _sync(file)
+    except OSError as error:
+        raise StateError(f"{path}: can't be written ({error}).") from None
     return count
 
 
@@ -146,7 +153,7 @@ def import_lines(
     Raises:
         StateError: a line that is none of these; those of the batches before it were taken.
     """
-    accepted = duplicates = types = number = 0
+    accepted = duplicates = types = number = taken = 0
     try:
         with path.open("rb") as file:
             while lines := list(islice(file, batch)):
@@ -164,7 +171,12 @@ def import_lines(
                 appended = state.append(entries)
                 accepted += appended.accepted
                 duplicates += appended.duplicates
+                taken = number
                 told(number)
+    except StateError as error:
+        if not taken:
+            raise
+        raise StateError(f"{error} Lines 1 to {taken} are taken up: leave them out when you import the rest.") from None
     except OSError as error:
         raise StateError(f"{path}: can't be read ({error}).") from None
     return Imported(accepted, duplicates, types, state.last_sequence())
@@ -177,9 +189,9 @@ def _parsed(line: bytes, where: str, now: float) -> Interaction | Change | tuple
         kind = raw.get("kind", "interaction")
         key = raw.get("event_id", raw.get("id"))
         event_id = None if key is None else _text(key)
-        timestamp = now if raw.get("timestamp") is None else float(raw["timestamp"])
+        timestamp = now if raw.get("timestamp") is None else _number(raw["timestamp"])
         if kind == "type":
-            return _text(raw["type"]), float(raw["weight"])
+            return _text(raw["type"]), _weight(raw["weight"])
         if kind == "interaction":
             interaction_type = _text(raw.get("type", "interaction"))
             return Interaction(_text(raw["user_id"]), _text(raw["item_id"]), timestamp, interaction_type, event_id)
@@ -200,7 +212,20 @@ def _text(value: object) -> str:
         return str(value)
     if not isinstance(value, str) or not value:
         raise TypeError(f"{value!r} is no id: a text or a whole number")
-    return value
+    return plain_text(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)  # JSON has no infinite ones
+
+
+def _weight(value: object) -> float:
+    weight = _number(value)
+    if weight < 0:
+        raise ValueError(f"the weight {value!r} is below 0")
+    return weight
 
 
 # ---- backups ---------------------------------------------------------------------------------------------------------

@@ -297,8 +297,11 @@ class RedisState:
             StateVersionError: a newer release has written it.
             StateError: it can't be reached, or a restore into it was interrupted.
         """
-        address, prefix = split_prefix(url)
-        self.name = without_password(url)
+        try:
+            address, prefix = split_prefix(url)
+            self.name = without_password(url)
+        except ValueError as error:  # told without the URL, which may hold a password
+            raise StateError(f"The state's URL is no address of a Redis server ({error}).") from None
         self._prefix = prefix
         self._keys = {name: f"{{{prefix}}}:{name}" for name in NAMES}
         self._breaker = Breaker()
@@ -314,6 +317,8 @@ class RedisState:
                 # The breaker decides when to ask again; a write must never be sent twice by itself.
                 retry=Retry(NoBackoff(), 0),
             )
+            pool = self._redis.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # an unknown option shows here; nothing is connected yet
         except (ValueError, TypeError, RedisError) as error:
             raise StateError(f"{self.name} is no address of a Redis server ({error}).") from None
         try:

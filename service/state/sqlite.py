@@ -5,6 +5,7 @@ Many callers' batches share a transaction, so a caller waits for one flush to di
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -164,6 +165,7 @@ class SqliteState:
                 self._migrate()
                 found = self._connection.execute("SELECT value FROM meta WHERE key = 'state_id'").fetchone()
                 self.state_id = str(found[0])
+                self._file = _identity(path)
             except BaseException:
                 self._connection.close()
                 raise
@@ -441,6 +443,7 @@ class SqliteState:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """This thread's connection for reading."""
+        self._check_in_place()
         try:
             connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
@@ -452,6 +455,22 @@ class SqliteState:
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
 
+    def _check_in_place(self) -> None:
+        """Refuse to go on with a file that no longer lies at its path: what is written into it would be lost.
+
+        Raises:
+            StateError: it was moved, removed or replaced.
+        """
+        try:
+            in_place = _identity(self.path) == self._file
+        except OSError:
+            in_place = False
+        if not in_place:
+            raise StateError(
+                f"{self.path}: the state's file was moved, removed or replaced while it was open: put it back, or "
+                "restart what uses it."
+            )
+
     def _unreadable(self, error: Exception) -> StateError:
         return StateError(f"{self.path}: the state can't be read ({error}).")
 
@@ -461,7 +480,7 @@ class SqliteState:
             return
         # One of them spoils the rest: each alone. A file that is locked or full is every one's trouble, and each
         # would wait for the lock anew.
-        shared = len(group) == 1 or isinstance(error, sqlite3.OperationalError)
+        shared = len(group) == 1 or isinstance(error, (sqlite3.OperationalError, StateError))
         for single in group:
             alone = error if shared else self._commit([single])
             if isinstance(alone, StateError):
@@ -473,6 +492,7 @@ class SqliteState:
         """Run a group in one transaction and tell its callers. Returns the error that undid it, callers untold."""
         connection = self._connection
         try:
+            self._check_in_place()
             connection.execute("BEGIN IMMEDIATE")
             results = [task.work(connection) for task in group]
             connection.execute("COMMIT")
@@ -483,6 +503,12 @@ class SqliteState:
         for task, result in zip(group, results, strict=True):
             task.future.set_result(result)
         return None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Which file lies at a path, whatever it is called."""
+    found = os.stat(path)  # noqa: PTH116 (a third of the time; it is asked at every read)
+    return found.st_dev, found.st_ino
 
 
 def _last(connection: sqlite3.Connection) -> int:

@@ -31,7 +31,7 @@ class GroupWriter(Generic[Work]):
 
         Args:
             name: of the state, for messages.
-            commit: writes a group and ends every future of it, whatever happens; raises nothing.
+            commit: writes a group and ends every future of it. Where it raises, the futures that it has left fail.
         """
         self._name = name
         self._commit = commit
@@ -78,5 +78,11 @@ class GroupWriter(Generic[Work]):
                     task = self._tasks.get_nowait()
                 except queue.Empty:
                     break
-            if group:
+            if not group:
+                continue
+            try:
                 self._commit(group)
+            except Exception as error:  # whatever it is: nobody waits for ever, and the next group gets its turn
+                for waiting in group:
+                    if not waiting.future.done():
+                        waiting.future.set_exception(StateError(f"{self._name}: can't be written ({error!r})."))

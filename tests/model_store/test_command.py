@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -73,6 +74,29 @@ def test_a_plain_function_becomes_a_command(
     assert json.loads(capsys.readouterr().out) == {"hello": "ada"}
     assert main(["greet", "--help"]) == 0
     assert "Say hello." in capsys.readouterr().out
+
+
+def test_what_is_not_foreseen_ends_in_a_plain_traceback_without_local_variables(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "def fall(password: str = 'hunter2') -> None:\n    mine = password.upper()\n    raise KeyError('a fault')\n"
+    )
+    program = (
+        "import sys\nfrom model_store import command\n"
+        "command.SUBCOMMANDS = {'fall': command.Subcommand('broken:fall', '', 'Fall.')}\n"
+        "sys.exit(command.main(['fall']))\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "KeyError: 'a fault'"
+    assert "─" not in ended.stderr
+    assert "HUNTER2" not in ended.stderr
 
 
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:

@@ -183,3 +183,20 @@ def test_writes_are_refused_while_too_many_wait(world):
 
     asyncio.run(run())
     assert world.state.submitted == []
+
+
+def test_a_failed_write_is_remembered_until_one_succeeds_or_time_has_passed(world, monkeypatch):
+    async def take(name: str) -> None:
+        asked = asyncio.create_task(world.intake.take(one(name)))
+        await until(lambda: world.state.submitted[-1:] == [name])
+        world.state.finish()
+        await asyncio.gather(asked, return_exceptions=True)
+
+    assert world.intake.failure is None
+    asyncio.run(take("broken"))
+    assert world.intake.failure == "the disk is full"
+    asyncio.run(take("a"))
+    assert world.intake.failure is None
+    asyncio.run(take("broken"))
+    monkeypatch.setattr("service.intake.FAILURE_COUNTS", 0.0)
+    assert world.intake.failure is None

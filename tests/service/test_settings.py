@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import StartError
-from service.settings import Settings, is_loopback, read_settings
+from service.settings import Settings, is_loopback, misspelt, read_settings
 
 KEY = "correct-horse-battery"
 
@@ -58,6 +58,17 @@ def test_settings_are_frozen():
 def test_what_can_not_be_used_is_refused_with_the_next_step(overrides, words):
     with pytest.raises(StartError, match=words):
         read_settings(**overrides)
+
+
+def test_a_variable_that_should_be_json_and_is_not_is_named(monkeypatch):
+    monkeypatch.setenv("KDIFFE_CORS_ORIGINS", "https://shop.example")
+    with pytest.raises(StartError, match=r"cors_origins.*as JSON"):
+        read_settings()
+
+
+def test_a_misspelt_variable_is_told_from_those_of_others():
+    names = ["KDIFFE_REQUIRE_KEY", "KDIFFE_REQUIRE_KEYS", "KDIFFE_SERVICE_HOST", "KDIFFE_DATA", "KDIFE_PORT", "PATH"]
+    assert misspelt(names) == {"KDIFFE_REQUIRE_KEY": "KDIFFE_REQUIRE_KEYS"}
 
 
 def test_a_refused_key_is_not_shown():

@@ -59,6 +59,20 @@ def test_the_served_models_condition_is_exposed(tmp_path):
     registry.stop()
 
 
+def test_a_state_that_takes_no_writes_is_exposed(tmp_path):
+    publish_world(tmp_path)
+    registry = Registry(ModelStore(tmp_path), MemoryState(), ExactIndex, refresh_every=10, version_interval=0.02)
+    failing = [True]
+    telemetry = Telemetry()
+    telemetry.watch(registry, writes_fail=lambda: failing[0])
+    registry.start()
+    assert registry.wait_ready(30)
+    assert "kdiffe_degraded 1.0" in telemetry.exposition().decode()
+    failing[0] = False
+    assert "kdiffe_degraded 0.0" in telemetry.exposition().decode()
+    registry.stop()
+
+
 def test_how_much_waits_and_where_the_log_ends_is_exposed(tmp_path):
     state = MemoryState()
     publish_world(tmp_path)

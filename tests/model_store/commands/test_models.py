@@ -116,6 +116,13 @@ def test_verify_passes_what_is_whole_and_names_what_is_not(models: Shell, store:
         assert status == 1
         assert "form.alpha.npy: checksum" in err
     assert models.json("verify", "v0003") == {"verified": ["v0003"]}
+    assert "checksum" in models("activate", "v0002")[2]
+    assert store.active() == "v0003"
+    (store.root / "v0001" / "form.alpha.npy").unlink()
+    _, _, err = models("verify")
+    assert "2 of 3 versions" in err
+    assert "v0001/form.alpha.npy: missing" in err
+    assert "v0002/form.alpha.npy: checksum" in err
 
 
 def test_prune_removes_old_versions(models: Shell, store: ModelStore) -> None:

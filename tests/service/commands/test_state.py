@@ -72,6 +72,10 @@ def test_lines_go_in_and_out(run, lines, tmp_path):
         ('{"user_id": "u", "item_id": true}', "no id"),
         ('{"user_id": "u", "item_id": ""}', "no id"),
         ('{"user_id": "u", "item_id": "i", "timestamp": "noon"}', "noon"),
+        ('{"user_id": "u", "item_id": "i", "timestamp": "nan"}', "no number"),
+        ('{"user_id": "u\\u0000", "item_id": "i"}', "U+0000"),
+        ('{"kind": "item", "item_id": "i\\n", "content": {}}', "U+000A"),
+        ('{"kind": "type", "type": "buy", "weight": -1}', "below 0"),
     ],
 )
 def test_a_line_that_says_nothing_is_told_with_its_number(run, tmp_path, line, words):
@@ -83,6 +87,22 @@ def test_a_line_that_says_nothing_is_told_with_its_number(run, tmp_path, line, w
     state = opened(tmp_path)
     assert state.last_sequence() == 0  # its whole batch stays out
     state.close()
+
+
+def test_a_bad_line_further_on_says_what_is_taken_up_already(run, tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text((json.dumps({"user_id": "u", "item_id": "i"}) + "\n") * 1000 + "{\n")
+    error = run("import", str(path), status=1)
+    assert "line 1001" in error
+    assert "Lines 1 to 1000 are taken up" in error
+    state = opened(tmp_path)
+    assert state.last_sequence() == 1000
+    state.close()
+
+
+def test_a_file_that_can_not_be_written_is_named(run, lines, tmp_path):
+    run("import", lines)
+    assert "can't be written" in run("export", str(tmp_path / "nowhere" / "lines.jsonl"), status=1)
 
 
 def test_a_user_is_erased_and_a_type_weighed(run, lines, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from service.http.app import create_app
@@ -7,6 +8,7 @@ from service.recommendation import recommender
 from service.settings import Settings
 from tests.service.client import Client
 from tests.support.artifacts import publish_world
+from tests.support.live_server import LiveServer
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +81,21 @@ def test_requests_are_counted_by_route_not_by_path(client):
     assert 'route="unmatched",status="404"' in text
     assert "private" not in text
     assert client.get("/metrics").headers["content-type"].startswith("text/plain")
+
+
+def test_head_is_answered_as_get_without_the_body(tmp_path):
+    publish_world(tmp_path)
+    with LiveServer(create_app(Settings(store=tmp_path))) as server:
+        for path in ("/health/ready", "/recommend/u1?k=2", "/similar/i1", "/docs"):
+            asked, head = httpx.get(server.url + path), httpx.head(server.url + path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == str(len(asked.content))
+            assert head.headers["content-type"] == asked.headers["content-type"]
+        assert httpx.head(f"{server.url}/interactions").status_code == 405
+
+
+def test_a_short_wrong_value_stands_in_the_error_and_a_long_one_is_cut(client):
+    assert "k='abc'" in client.get("/recommend/u1?k=abc").json()["error"]["message"]
+    message = client.get(f"/recommend/u1?k={'x' * 500}").json()["error"]["message"]
+    assert "x…:" in message
+    assert len(message) < 200

@@ -373,6 +373,8 @@ def test_a_prefix_is_taken_off_the_url_and_passwords_stay_out_of_names():
     assert without_password("unix://:secret@/run/r.sock?db=1") == "unix:///run/r.sock?db=1"
 
 
-def test_an_address_that_is_none_is_refused():
-    with pytest.raises(StateError, match="no address"):
-        RedisState("redis://host:port/0")
+@pytest.mark.parametrize("address", ["host:port/0", "127.0.0.1:1/0?no_such_option=1", "[::1/0"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(StateError, match="no address") as caught:
+        RedisState(f"redis://:hunter2@{address}")
+    assert "hunter2" not in str(caught.value)

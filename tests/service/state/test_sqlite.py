@@ -185,3 +185,19 @@ def test_other_urls_are_refused():
     with pytest.raises(StateError, match="sqlite") as caught:
         open_state("postgres://:secret@localhost")
     assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_was_moved_or_replaced_takes_no_writes_until_it_is_back(tmp_path):
+    path = tmp_path / "state.sqlite3"
+    state = SqliteState(path)
+    state.append([interaction("u1", "i1")])
+    path.rename(tmp_path / "moved")
+    for replaced in (False, True):
+        if replaced:
+            path.write_bytes((tmp_path / "moved").read_bytes())
+        for ask in (state.last_sequence, lambda: state.append([interaction("u2", "i2")])):
+            with pytest.raises(StateError, match="moved, removed or replaced"):
+                ask()
+    (tmp_path / "moved").rename(path)
+    assert state.append([interaction("u2", "i2")]).sequence == 2
+    state.close()
