@@ -48,12 +48,12 @@ def test_every_error_has_the_same_shape(client, method, path, status, code):
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("POST", "/items/i1", "DELETE, GET, PUT"),
-        ("POST", "/users/u1", "DELETE, GET, PUT"),
+        ("POST", "/items/i1", "DELETE, GET, HEAD, PUT"),
+        ("POST", "/users/u1", "DELETE, GET, HEAD, PUT"),
         ("PUT", "/interactions", "DELETE, POST"),
         ("DELETE", "/recommend", "POST"),
-        ("PUT", "/explain/u1/i1", "GET, POST"),
-        ("POST", "/admin/experiment", "DELETE, GET, PUT"),
+        ("PUT", "/explain/u1/i1", "GET, HEAD, POST"),
+        ("POST", "/admin/experiment", "DELETE, GET, HEAD, PUT"),
     ],
 )
 def test_a_method_that_a_path_does_not_answer_is_told_all_that_it_does(client, method, path, allowed):
