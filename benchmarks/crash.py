@@ -3,8 +3,10 @@
     crash.py --subject sqlite|redis|models [--level store|service] [--rounds N]
 
 `--level store`: a process of its own writes to the state store with several threads. `service`: `kdiffe serve` under
-HTTP load. Of Redis, the server is killed, too (appendonly yes, appendfsync always). `models`: a process publishes,
-activates, rolls back and prunes versions; the store must open on a whole one.
+HTTP load; but for each 20th, its processes are forks of one that has loaded the libraries, as several workers are:
+loading them takes longer than all the rest of a round. Of Redis, the server is killed, too
+(appendonly yes, appendfsync always). `models`: a process publishes, activates, rolls back, undoes, tries out and prunes
+versions; the store must open on a whole one.
 
 A writer that was killed sends what was not acknowledged again in the next round, with the same idempotency key.
 """
@@ -12,10 +14,11 @@ A writer that was killed sends what was not acknowledged again in the next round
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import multiprocessing
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -26,11 +29,15 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.processes import HOST, ONE_THREAD, SERVING  # noqa: E402
+from model_store.experiment import Arm  # noqa: E402
 from model_store.store import ModelStore  # noqa: E402
 from service.errors import StateError  # noqa: E402
 from service.state import open_state  # noqa: E402
@@ -39,6 +46,8 @@ from tests.support.artifacts import World, publish_world  # noqa: E402
 from tests.support.redis_server import ALWAYS, RedisServer  # noqa: E402
 
 READ = 10_000
+# Each such start of a service is a whole one: a new process of `kdiffe serve`.
+WHOLE = 20
 
 
 # ---- the processes that are killed -----------------------------------------------------------------------------------
@@ -63,17 +72,52 @@ def write(url: str, begins: list[int]) -> None:
     threading.Event().wait()
 
 
+def fork_services(log: str, words: list[str]) -> None:
+    """Load all that `kdiffe serve` loads; for each line that is read, a fork serves, or (`kill`) is killed."""
+    from service.commands import serve
+    from service.leash import bind_to
+
+    serve.limit_memory()
+    serve.load_everything()
+    gc.freeze()
+
+    def work(parent: int) -> None:
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        if bind_to(parent):
+            from model_store.command import main as kdiffe
+
+            kdiffe(["serve", *words])
+
+    fork = multiprocessing.get_context("fork")
+    running = None
+    os.write(1, b"loaded\n")
+    for line in sys.stdin:
+        if line.strip() == "kill":
+            if running is not None:
+                running.kill()
+                running.join()
+        else:
+            running = fork.Process(target=work, args=(os.getpid(),))
+            running.start()
+        os.write(1, b"done\n")
+
+
 def publish(root: str, seed: int) -> None:
-    """Publish, activate, roll back and prune for ever."""
+    """Publish, activate, roll back, undo, try out and prune for ever."""
     store = ModelStore(Path(root))
     choose = random.Random(seed)  # noqa: S311
     os.write(1, b"0 0\n")
     while True:
         publish_world(store.root, World(seed=choose.randrange(1000)), activate=choose.random() < 0.5)
-        store.activate(choose.choice(store.versions()))
-        if store.previous() is not None:
-            store.rollback()
+        change = store.activate(choose.choice(store.versions()))
+        if change is not None and choose.random() < 0.3:
+            store.undo(change)
+        store.set_experiment(str(seed), [Arm("b", choose.choice(store.versions()), choose.random())])
         store.prune(3)
+        if store.previous() is not None and choose.random() < 0.7:
+            store.rollback()
 
 
 class Process:
@@ -104,24 +148,76 @@ class Process:
         return self.acknowledged
 
 
-class Service:
-    """`kdiffe serve` under load by threads of this process."""
+class Services:
+    """Starts and kills `kdiffe serve`: whole processes, or forks of one that has loaded everything."""
 
-    def __init__(self, store: Path, url: str, begins: list[int]) -> None:
-        import httpx
-
+    def __init__(self, store: Path, url: str) -> None:
         self.log = store / "serve.log"
-        self.log.unlink(missing_ok=True)
-        with self.log.open("wb") as log:
-            command = [sys.executable, "-m", "model_store", "serve", "--store", str(store), "--port", "0"]
-            self.process = subprocess.Popen([*command, "--state", url, "--index", "exact"], stdout=log, stderr=log)
+        self.log.touch()
+        self.starts = 0
+        self._words = ["--store", str(store), "--port", "0", "--state", url, "--index", "exact"]
+        self._whole: subprocess.Popen[bytes] | None = None
+        self._forks = subprocess.Popen(
+            [sys.executable, __file__, "--fork", str(self.log), *self._words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ONE_THREAD},
+        )
+        self._answer()
+
+    def start(self) -> int:
+        """Start one. Its port."""
+        self.starts += 1
+        self.log.write_bytes(b"")
+        if self.starts % WHOLE == 1:
+            with self.log.open("ab") as log:
+                command = [sys.executable, "-m", "model_store", "serve", *self._words]
+                self._whole = subprocess.Popen(command, stdout=log, stderr=log)
+        else:
+            self._tell(b"start\n")
         deadline = time.monotonic() + 120
-        while (found := re.search(r"kdiffe: serving (\S+) on (\S+)", self.log.read_text())) is None:
-            if self.process.poll() is not None or time.monotonic() > deadline:
+        while (found := SERVING.search(self.log.read_text())) is None:
+            if (self._whole and self._whole.poll() is not None) or time.monotonic() > deadline:
                 raise SystemExit(f"the service did not start:\n{self.log.read_text()[-3000:]}")
-            time.sleep(0.02)
-        self.url = found.group(2)
-        self.applied = int(httpx.get(f"{self.url}/health/ready").json()["sequence"])
+            time.sleep(0.005)
+        return int(found.group(2))
+
+    def kill(self) -> None:
+        """Kill it."""
+        if self._whole is not None:
+            self._whole.kill()
+            self._whole.wait()
+            self._whole = None
+        else:
+            self._tell(b"kill\n")
+
+    def close(self) -> None:
+        """Kill it, and who forks."""
+        self.kill()
+        self._forks.kill()
+        self._forks.communicate()
+
+    def _tell(self, line: bytes) -> None:
+        assert self._forks.stdin is not None
+        self._forks.stdin.write(line)
+        self._forks.stdin.flush()
+        self._answer()
+
+    def _answer(self) -> None:
+        assert self._forks.stdout is not None
+        if not self._forks.stdout.readline():
+            raise SystemExit(f"who forks services has ended:\n{self.log.read_text()[-3000:]}")
+
+
+class Service:
+    """A service under load by threads of this process."""
+
+    def __init__(self, services: Services, begins: list[int]) -> None:
+        self._services = services
+        self._port = services.start()
+        status, told = asked(HTTPConnection(HOST, self._port), "GET", "/health/ready")
+        assert status == 200, told
+        self.applied = int(told["sequence"])
         self.first = threading.Event()
         self.acknowledged: list[tuple[int, int]] = []
         self._ended = False
@@ -130,32 +226,37 @@ class Service:
             thread.start()
 
     def _work(self, t: int, n: int) -> None:
-        import httpx
-
-        with httpx.Client(base_url=self.url, timeout=30) as client:
-            while not self._ended:
-                body = {"user_id": f"u{t}", "item_id": f"i{n % 50}", "id": f"{t}-{n}"}
-                try:
-                    status = client.post("/interactions", json=body).status_code
-                except httpx.HTTPError:
-                    return
-                if status == 202:
-                    self.acknowledged.append((t, n))
-                    self.first.set()
-                    n += 1
-                elif status == 503:
-                    time.sleep(0.01)
-                else:
-                    raise SystemExit(f"unexpected status {status}")
+        connection = HTTPConnection(HOST, self._port, timeout=30)
+        while not self._ended:
+            body = {"user_id": f"u{t}", "item_id": f"i{n % 50}", "id": f"{t}-{n}"}
+            try:
+                status, _ = asked(connection, "POST", "/interactions", body)
+            except (OSError, HTTPException):
+                break
+            if status == 202:
+                self.acknowledged.append((t, n))
+                self.first.set()
+                n += 1
+            elif status == 503:
+                time.sleep(0.01)
+            else:
+                raise SystemExit(f"unexpected status {status}")
+        connection.close()
 
     def kill(self) -> list[tuple[int, int]]:
         """Kill it. What it had acknowledged."""
-        self.process.kill()
-        self.process.wait()
+        self._services.kill()
         self._ended = True
         for thread in self._threads:
             thread.join()
         return self.acknowledged
+
+
+def asked(connection: HTTPConnection, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    """What a request is answered: its status and its JSON. A client library would cost more than the service."""
+    connection.request(method, path, None if body is None else json.dumps(body))
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
 
 
 # ---- the books -------------------------------------------------------------------------------------------------------
@@ -220,17 +321,20 @@ def state_rounds(options: argparse.Namespace, directory: Path) -> dict[str, obje
     behind = 0
     writers: list[Process | Service] = []
     with ExitStack() as stack:
-        # Ctrl-C leaves nobody behind.
-        stack.callback(lambda: [writer.kill() for writer in writers[-1:]])
         server = stack.enter_context(RedisServer(*ALWAYS)) if options.subject == "redis" else None
         url = server.url() if server else f"sqlite:///{directory}/state.sqlite3"
+        services = None
         if options.level == "service":
             publish_world(directory)
+            services = Services(directory, url)
+            stack.callback(services.close)
+        # Ctrl-C leaves nobody behind.
+        stack.callback(lambda: [writer.kill() for writer in writers[-1:]])
         for number in range(options.rounds):
             before = books.last
             writer: Process | Service
-            if options.level == "service":
-                writer = Service(directory, url, books.begins)
+            if services is not None:
+                writer = Service(services, books.begins)
                 behind += writer.applied < before
             else:
                 writer = Process("--write", url, *map(str, books.begins))
@@ -301,6 +405,8 @@ def main() -> None:
     """Run the rounds and print one JSON object; the status is 1 where anything was lost, doubled or broken."""
     if sys.argv[1:2] == ["--write"]:
         write(sys.argv[2], [int(word) for word in sys.argv[3:]])
+    if sys.argv[1:2] == ["--fork"]:
+        return fork_services(sys.argv[2], sys.argv[3:])
     if sys.argv[1:2] == ["--publish"]:
         publish(sys.argv[2], int(sys.argv[3]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -119,12 +119,17 @@ class Connection:
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """Send a request; its status and what was answered."""
+        status, _, answer = await self.answer(method, path, body)
+        return status, answer
+
+    async def answer(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes, bytes]:
+        """Send a request; its status, its head as it came, and what was answered."""
         head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n"
         self._writer.write(head.encode() + body)
-        answer = await self._reader.readuntil(HEAD_ENDS)
-        length = LENGTH.search(answer)
+        answered = await self._reader.readuntil(HEAD_ENDS)
+        length = LENGTH.search(answered)
         assert length is not None
-        return int(answer[9:12]), await self._reader.readexactly(int(length.group(1)))
+        return int(answered[9:12]), answered, await self._reader.readexactly(int(length.group(1)))
 
     def close(self) -> None:
         """End it."""

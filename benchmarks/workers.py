@@ -4,6 +4,7 @@
     workers.py visible  --store MODELS [--workers N]      from an acknowledged write to the last worker's list
     workers.py load     --store MODELS [--seconds S]      reads alone and beside 500 writes a second, and settling
     workers.py swaps    --store MODELS [--swaps N]        activations of two copies of the active version under load
+    workers.py rollback --store MODELS [--swaps N]        roll backs under load: the call, and until all workers follow
     workers.py replay   --store MODELS [--writes N]       what a start has to replay, without and with a retrain
 
 Every section prints one JSON object. A copy of the store's active version is served; the store is left alone. With
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -54,6 +55,23 @@ def each_worker(service: Server, path: str, count: int) -> dict[int, dict[str, o
         told = httpx.get(f"{service.url}{path}", timeout=600).json()
         found[int(told["worker"])] = told
     return found
+
+
+@contextmanager
+def connected(service: Server, count: int) -> Iterator[list[httpx.Client]]:
+    """A client for each worker: a connection that is kept stays with its worker."""
+    clients: dict[int, httpx.Client] = {}
+    try:
+        while len(clients) < count:
+            client = httpx.Client(base_url=service.url, timeout=120)
+            pid = int(client.get("/admin/digest").json()["worker"])
+            if pid in clients:
+                client.close()
+            clients.setdefault(pid, client)
+        yield list(clients.values())
+    finally:
+        for client in clients.values():
+            client.close()
 
 
 @contextmanager
@@ -132,36 +150,27 @@ def visible(options: argparse.Namespace) -> dict[str, object]:
     rng = random.Random(0)  # noqa: S311
     with copied(options.store) as directory:
         service = Server.of_store(directory, workers=options.workers)
-        clients: dict[int, httpx.Client] = {}
+        at_writer, elsewhere, asked = 0, [], []
         try:
-            while len(clients) < options.workers:  # a kept connection stays with its worker
-                client = httpx.Client(base_url=service.url, timeout=60)
-                pid = int(client.get("/admin/digest").json()["worker"])
-                if pid in clients:
-                    client.close()
-                clients.setdefault(pid, client)
-            first, others = next(iter(clients.values())), list(clients.values())[1:]
-            at_writer, elsewhere, asked = 0, [], []
-            for n in range(options.writes):
-                user = rng.choice(users)
-                body = {"user_id": user, "item_id": rng.choice(items)}
-                sequence = first.post("/interactions", json=body).json()["sequence"]
-                told = time.monotonic()
-                at_writer += first.get(f"/recommend/{user}").json()["sequence"] >= sequence
-                if n % 2:
+            with connected(service, options.workers) as (first, *others):
+                for n in range(options.writes):
+                    user = rng.choice(users)
+                    body = {"user_id": user, "item_id": rng.choice(items)}
+                    sequence = first.post("/interactions", json=body).json()["sequence"]
+                    told = time.monotonic()
+                    at_writer += first.get(f"/recommend/{user}").json()["sequence"] >= sequence
+                    if n % 2:
+                        for other in others:
+                            began = time.monotonic()
+                            answer = other.get(f"/recommend/{user}?at_least={sequence}")
+                            asked.append(time.monotonic() - began)
+                            assert answer.status_code == 200
+                        continue
                     for other in others:
-                        began = time.monotonic()
-                        answer = other.get(f"/recommend/{user}?at_least={sequence}")
-                        asked.append(time.monotonic() - began)
-                        assert answer.status_code == 200
-                    continue
-                for other in others:
-                    while other.get(f"/recommend/{user}").json()["sequence"] < sequence:
-                        time.sleep(0.002)
-                    elsewhere.append(time.monotonic() - told)
+                        while other.get(f"/recommend/{user}").json()["sequence"] < sequence:
+                            time.sleep(0.002)
+                        elsewhere.append(time.monotonic() - told)
         finally:
-            for client in clients.values():
-                client.close()
             service.end()
     return {
         "workers": options.workers,
@@ -330,6 +339,46 @@ def swaps(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def rollback(options: argparse.Namespace) -> dict[str, object]:
+    """Seconds of roll backs under load, each after an activation: of the call, and until every worker serves it."""
+    users, items = ids_of(options.store)
+    called, followed = [], []
+    with copied(options.store, versions=2) as directory:
+        service = Server.of_store(directory, workers=options.workers)
+        load = _Load(service.url, users, items, options.clients)
+        try:
+            load.start()
+            before, other = ModelStore(directory).versions()
+            with connected(service, options.workers) as clients:
+                for number in range(options.swaps):
+                    asked = clients[number % len(clients)]
+                    asked.post(f"/admin/models/{other}/activate").raise_for_status()
+                    _until_serving(clients, other)
+                    began = time.monotonic()
+                    asked.post("/admin/rollback").raise_for_status()
+                    called.append(time.monotonic() - began)
+                    _until_serving(clients, before)
+                    followed.append(time.monotonic() - began)
+        finally:
+            load.end()
+            service.end()
+    return {
+        "set": ModelStore(options.store).open().manifest.data.get("name"),
+        "workers": options.workers,
+        "roll_backs": len(called),
+        "requests": len(load.times),
+        "failed": load.failed,
+        "call_s": quantiles(called),
+        "all_workers_s": quantiles(followed),
+    }
+
+
+def _until_serving(clients: Iterable[httpx.Client], version: str) -> None:
+    for client in clients:
+        while client.get("/health/ready").json()["model_version"] != version:
+            time.sleep(0.002)
+
+
 class _Load:
     """Clients that read and write, in threads of another process than the server."""
 
@@ -411,7 +460,14 @@ def quantiles(values: list[float]) -> dict[str, float]:
 def main() -> None:
     """Run one section and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = {"memory": memory, "visible": visible, "load": load, "swaps": swaps, "replay": replay}
+    sections = {
+        "memory": memory,
+        "visible": visible,
+        "load": load,
+        "swaps": swaps,
+        "rollback": rollback,
+        "replay": replay,
+    }
     parser.add_argument("section", choices=sections)
     subject = parser.add_mutually_exclusive_group(required=True)
     subject.add_argument("--store", type=Path, help="a model store; its active version is measured")

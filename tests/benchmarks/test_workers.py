@@ -43,6 +43,15 @@ def test_swaps_fail_no_request(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_roll_backs_reach_every_worker(tmp_path):
+    publish_world(tmp_path)
+    found = measured(tmp_path, "rollback", "--swaps", "3")
+    assert (found["roll_backs"], found["failed"], found["workers"]) == (3, 0, 2)
+    assert found["all_workers_s"]["max"] >= found["call_s"]["max"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_workers_hold_the_same_bits(tmp_path):
     publish_world(tmp_path)
     found = measured(tmp_path, "memory", "--workers", "2")
