@@ -73,10 +73,17 @@ def accumulate_rows(
     indices: NDArray[np.int32],
     data: NDArray[np.float32],
     sums: NDArray[np.float64],
-) -> None:
-    """sums_v += B_iv for each i of `item_rows`, in that order; an item beyond B's rows adds nothing."""
+) -> float:
+    """sums_v += B_iv for each i of `item_rows`, in that order; an item beyond B's rows adds nothing.
+
+    Returns:
+        the largest sum that was added to, 0 where there is none (B ≥ 0).
+    """
+    largest = 0.0
     for i in range(item_rows.size):
         item = item_rows[i]
         if item < indptr.size - 1:
             for p in range(indptr[item], indptr[item + 1]):
                 sums[indices[p]] += data[p]
+                largest = max(largest, sums[indices[p]])
+    return largest

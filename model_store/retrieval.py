@@ -31,11 +31,6 @@ FEW = 1024
 SHARE = 8
 
 
-def fetch_size(k: int, n_seen: int) -> int:
-    """How many the index is asked for at first where nothing is blocked."""
-    return k + 8 + n_seen
-
-
 def top_items(
     user_vector: Vectors,
     item_vectors: Vectors,

@@ -27,6 +27,7 @@ class ApproximateIndex:
     exact = False
     slack = 0.0
     waits = False
+    scans = False
     dear = True
 
     def __init__(self, vectors: Vectors, kind: Literal["ivf", "hnsw"], options: IndexOptions) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_store.nearest import nearest_of
 from service.index.port import Found, Vectors, largest
 
 
@@ -15,6 +14,7 @@ class ExactIndex:
     exact = True
     slack = 0.0
     waits = False
+    scans = True
     dear = False
     least_recall = 0.0
 
@@ -25,10 +25,6 @@ class ExactIndex:
         """The k rows of the largest inner product, equal ones by row."""
         inner = self._vectors @ np.asarray(vector, np.float32)
         return largest(inner, np.arange(len(inner), dtype=np.int64), k)
-
-    def search_many(self, vectors: Vectors, k: int) -> list[Found]:
-        """What `search` finds for each of (n, width) vectors, by one matrix product."""
-        return nearest_of(np.asarray(vectors, np.float32) @ self._vectors.T, k)
 
     def over(self, vectors: Vectors) -> ExactIndex:
         """The same over other vectors."""

@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 import faiss
 import numpy as np
 
-from model_store.nearest import nearest_of
 from service.errors import StartError
 from service.index.port import Found, Vectors
 
@@ -44,6 +43,7 @@ class FlatIndex:
     exact = True
     slack = 0.0
     waits = False
+    scans = True
     dear = False
     least_recall = 0.0
 
@@ -54,7 +54,6 @@ class FlatIndex:
         self._size = len(data)
         self._index = faiss.IndexFlatIP(data.shape[1])
         self._index.add(data)
-        self._data = data
 
     def search(self, vector: Vectors, k: int) -> Found:
         """The k rows of the largest inner product."""
@@ -63,10 +62,6 @@ class FlatIndex:
             return np.zeros(0, np.float32), np.zeros(0, np.int64)
         inner, rows = self._index.search(np.ascontiguousarray(vector, np.float32)[None, :], k)
         return inner[0], rows[0]
-
-    def search_many(self, vectors: Vectors, k: int) -> list[Found]:
-        """What `search` finds for each of (n, width) vectors, by one matrix product."""
-        return nearest_of(np.asarray(vectors, np.float32) @ self._data.T, k)
 
     def over(self, vectors: Vectors) -> FlatIndex:
         """The same over other vectors."""

@@ -190,6 +190,7 @@ class GpuIndex:
     exact = True
     slack = 0.0
     waits = True
+    scans = False
     least_recall = 0.0
 
     def __init__(

@@ -64,6 +64,11 @@ class LayeredIndex:
         return self._base.waits
 
     @property
+    def scans(self) -> bool:
+        """Whether the index below does."""
+        return self._base.scans
+
+    @property
     def dear(self) -> bool:
         """Whether the index below is."""
         return self._base.dear

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,11 @@ class VectorIndex(Protocol):
         ...
 
     @property
+    def scans(self) -> bool:
+        """Whether a search goes through all vectors on this CPU: several at once are then better one matrix product."""
+        ...
+
+    @property
     def dear(self) -> bool:
         """Whether building it costs so much that it is kept while vectors move (`service.index.layered`)."""
         ...
@@ -58,15 +63,6 @@ class VectorIndex(Protocol):
 
     def over(self, vectors: Vectors) -> VectorIndex:
         """An index of the same kind over other vectors; this one goes on as it is."""
-        ...
-
-
-@runtime_checkable
-class BatchIndex(Protocol):
-    """An index that answers several queries in one pass over its vectors."""
-
-    def search_many(self, vectors: Vectors, k: int) -> list[Found]:
-        """What `search` finds for each of (n, width) vectors, but for rounding."""
         ...
 
 

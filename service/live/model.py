@@ -23,6 +23,7 @@ from model_store.ids import IdMap
 from model_store.item_item import ItemItemTable
 from model_store.keys import NodeKeys, node_key, node_keys
 from model_store.retrieval import rank_of, top_items
+from model_store.scan import top_items_of_many
 from model_store.serving_form import LaterRows, ServingForm
 from model_store.trials import Trials
 from model_store.walks import WalkSettings
@@ -541,6 +542,7 @@ def warm_up() -> None:
         table = ItemItemTable(*arrays)
         for most in (n_items, 0):
             top_items(user_vector, vectors, seen, table, ExactIndex(vectors).search, 2, most=most)
+        top_items_of_many(user_vector[None, :], vectors, [seen], table, [2], 1.0)
         direct, _ = table.accumulate(seen, n_items)
         rank_of(0.0, 2, user_vector, vectors, seen, direct)
         contributions(

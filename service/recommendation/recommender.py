@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.diversity import diverse_order
-from model_store.retrieval import Search, best_of, fetch_size, top_items
+from model_store.retrieval import best_of, top_items
+from model_store.scan import Ranking, top_items_of_many
 from model_store.serving_form import score_rows
 from service.errors import UnknownItemError
 from service.explanation.served import recommendation_id
-from service.index.port import BatchIndex
 from service.live.model import LiveModel
 from service.live.readout import Readout, UserView
 from service.recommendation.cursor import Cursor, digest_of
@@ -24,8 +24,6 @@ Strategy = Literal["model", "fold_in", "popular"]
 NO_ROWS: NDArray[np.int32] = np.zeros(0, np.int32)
 # Candidates that diversity reorders; what comes behind follows by score.
 POOL = 500
-# Users with more items than this search by themselves.
-MOST_SEEN = 64
 
 
 class RecommendedItem(TypedDict):
@@ -119,50 +117,54 @@ def recommend_many(model: LiveModel, wanted: Sequence[tuple[str, int]]) -> list[
         wanted: user id and k of each list.
     """
     views = [model.user(user_id) for user_id, _ in wanted]
-    searches = _shared_searches(model, views, [k for _, k in wanted])
     selection = Selection.of(model)
+    rankings = _rankings(model, views, selection, [k for _, k in wanted])
     return [
-        _recommended(model, user_id, view, selection, k, search)
-        for (user_id, k), view, search in zip(wanted, views, searches, strict=True)
+        _recommended(model, user_id, view, selection, k, ranking)
+        for (user_id, k), view, ranking in zip(wanted, views, rankings, strict=True)
     ]
 
 
-def _shared_searches(model: LiveModel, views: Sequence[UserView | None], ks: Sequence[int]) -> list[Search | None]:
-    """A search for each view that knows what the index finds for it; None where it is to ask by itself."""
-    searches: list[Search | None] = [None] * len(views)
+def _rankings(
+    model: LiveModel, views: Sequence[UserView | None], selection: Selection, ks: Sequence[int]
+) -> list[Ranking | None]:
+    """The best of the model's items for each view, all from one pass; None for who is better off alone."""
+    rankings: list[Ranking | None] = [None] * len(views)
     readout = next((view.readout for view in views if view is not None), None)
-    if readout is None or not isinstance(readout.index, BatchIndex):
-        return searches
-    # Those with many items would make the others' searches as wide as their own.
+    if readout is None or not readout.index.scans:
+        return rankings
     together = [
         (place, view)
         for place, view in enumerate(views)
-        if view is not None and view.readout is readout and len(view.seen) <= MOST_SEEN and has_evidence(model, view)
+        if view is not None and view.readout is readout and has_evidence(model, view)
     ]
     if len(together) < 2:
-        return searches
-    width = max(fetch_size(ks[place], len(view.seen)) for place, view in together)
-    found = readout.index.search_many(np.stack([view.vector for _, view in together]), width)
-    for (place, _), (inner, rows) in zip(together, found, strict=True):
-        searches[place] = _known_search(readout.index.search, inner, rows)
-    return searches
-
-
-def _known_search(search: Search, inner: NDArray[np.float32], rows: NDArray[np.int64]) -> Search:
-    """A search that knows the nearest rows of the one vector that it will be asked for."""
-
-    def known(vector: NDArray[np.float32], m: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        return (inner[:m], rows[:m]) if m <= len(rows) else search(vector, m)
-
-    return known
+        return rankings
+    found = top_items_of_many(
+        np.stack([view.vector for _, view in together]),
+        readout.item_embeddings,
+        [view.seen for _, view in together],
+        model.table,
+        [ks[place] for place, _ in together],
+        readout.longest,
+        blocked=_blocked(selection, readout),
+    )
+    for (place, _), ranking in zip(together, found, strict=True):
+        rankings[place] = ranking
+    return rankings
 
 
 def _recommended(
-    model: LiveModel, user_id: str, view: UserView | None, selection: Selection, k: int, search: Search | None = None
+    model: LiveModel,
+    user_id: str,
+    view: UserView | None,
+    selection: Selection,
+    k: int,
+    ranking: Ranking | None = None,
 ) -> Recommendations:
     readout = model.readout if view is None else view.readout
     sequence = model.sequence if view is None else view.sequence
-    rows, scores, n_scored = _best(model, view, readout, selection, k, search=search)
+    rows, scores, n_scored = _best(model, view, readout, selection, k, ranking=ranking)
     return {
         "user_id": user_id,
         "items": _items(model, view, rows, scores, n_scored),
@@ -322,35 +324,36 @@ def _best(
     selection: Selection,
     k: int,
     min_score: float | None = None,
-    search: Search | None = None,
+    ranking: Ranking | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], int]:
-    """The k best allowed items that the user has not seen: the model's, then popular ones.
+    """The k best allowed items that the user has not seen: the model's (`ranking` where given), then popular ones.
 
     Returns:
         item rows, scores, and how many of them the model has scored.
     """
     rows, scores, taken = NO_ROWS, np.zeros(0), NO_ROWS if view is None else view.seen
-    if view is not None and has_evidence(model, view):
+    if ranking is not None:
+        rows, scores = ranking
+    elif view is not None and has_evidence(model, view):
         n = readout.n_items
         rows, scores = top_items(
             view.vector,
             readout.item_embeddings,
             view.seen,
             model.table,
-            search or readout.index.search,
+            readout.index.search,
             k,
             readout.longest,
             blocked=_blocked(selection, readout),
             boost=None if selection.boost is None else selection.boost[:n],
             slack=readout.index.slack,
         )
-        taken = np.concatenate([taken, rows])
     if min_score is not None:
         rows, scores = rows[scores >= min_score], scores[scores >= min_score]
         return rows, scores, len(rows)
     n_scored = len(rows)
     if n_scored < k:
-        more, counts = _popular(model, taken, selection, k - n_scored)
+        more, counts = _popular(model, np.concatenate([taken, rows]), selection, k - n_scored)
         rows, scores = np.concatenate([rows, more]), np.concatenate([scores, counts])
     return rows, scores, n_scored
 

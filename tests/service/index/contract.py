@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.index.port import BatchIndex, VectorIndex
+from service.index.port import VectorIndex
 
 
 class IndexContract:
@@ -25,20 +25,6 @@ class IndexContract:
         assert (np.diff(inner) <= 0).all()
         np.testing.assert_allclose(inner, np.sort(exact)[::-1][:k], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(inner, exact[rows], rtol=1e-4, atol=1e-5)
-
-    @pytest.mark.parametrize(("n", "k", "queries"), [(50, 20, 1), (50, 50, 3), (3000, 40, 32), (3, 10, 25), (0, 5, 2)])
-    def test_several_queries_at_once_find_what_each_finds_alone(self, n, k, queries):
-        rng = np.random.default_rng(n)
-        index = self.build(rng.standard_normal((n, 7)).astype(np.float32))
-        if not isinstance(index, BatchIndex):
-            pytest.skip("this index answers one query at a time")
-        vectors = rng.standard_normal((queries, 7)).astype(np.float32)
-        found = index.search_many(vectors, k)
-        assert len(found) == queries
-        for vector, (inner, rows) in zip(vectors, found, strict=True):
-            alone = index.search(vector, k)
-            assert rows.tolist() == alone[1].tolist()
-            np.testing.assert_allclose(inner, alone[0], rtol=1e-5, atol=1e-6)
 
     def test_asked_for_more_than_there_is_gives_all(self):
         inner, rows = self.build(np.eye(3, dtype=np.float32)).search(np.array([3, 2, 1], np.float32), 10)
