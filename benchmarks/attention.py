@@ -38,7 +38,7 @@ from model_store.attention_files import FILE_NAME as STATE_NAME
 from model_store.attention_files import load_state, save_state
 from model_store.graph import InteractionGraph
 from model_store.keys import node_keys
-from model_store.ragged import Ragged
+from model_store.patched import Patched
 from model_store.similarity import build_similarity, similarity_of_sets
 from model_store.walks import visited_sets
 
@@ -82,7 +82,7 @@ def build(options: argparse.Namespace) -> dict[str, object]:
         _, indptr, visited = build_similarity(graph, WALKS)
         walked = best(lambda n=nodes, g=graph: visited_sets(n, g.lists, g.keys, WALKS))
         whole = best(lambda g=graph: build_similarity(g, WALKS))
-        sets = Ragged.of_csr(indptr, visited)
+        sets = Patched.of_csr(indptr, visited)
         jaccard = best(lambda g=graph, sets=sets: similarity_of_sets(g, sets))
         clock: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(7):  # in turn, so that both see the same machine

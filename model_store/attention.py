@@ -29,6 +29,7 @@ from model_store.adjacency import Adjacency
 from model_store.graph import InteractionGraph
 from model_store.keys import NodeKeys
 from model_store.neighbor_lists import Frozen, Lock, NeighborLists, has_edge
+from model_store.patched import EMPTY
 from model_store.ragged import Ragged, grown, is_mapped, read_only
 from model_store.similarity import build_similarity, refresh_similarity, similarity_row
 from model_store.stamp import Stamp
@@ -216,11 +217,11 @@ class AttentionState:
         lists, sets = self._lists, self._sets
         base = (lists.base, sets.base, *sets.index)
         shared = sum(array.nbytes for array in base if is_mapped(array))
-        _, n_tail, n_links = sets.n_entries
+        _, n_patches, n_links = sets.n_entries
         # Keys, changed_at, stale; four numbers a list; three a set; three stamps, a quarter larger than needed.
         per_node = 8 + 8 + 1 + (8 + 4 + 4 + 8) + (8 + 4 + 4) + 3 * 5
         own = sum(array.nbytes for array in base) - shared + lists.similarity_base.nbytes + 8 * lists.tail_size
-        return shared, own + 4 * n_tail + 8 * n_links + per_node * self._n_nodes
+        return shared, own + 4 * n_patches + 8 * n_links + per_node * self._n_nodes
 
     def neighbors(self, node: int) -> NDArray[np.int32]:
         """(d,) a node's neighbors in key order, always up to date. A view: copy it to keep it."""
@@ -294,7 +295,7 @@ class AttentionState:
             stale,
             Ragged(starts, lengths, lists.base, read_only(np.concatenate(parts))),
             keys,
-            Ragged(np.append(sets.starts, np.int64(0)), np.append(sets.lengths, np.int32(0)), sets.base, sets.tail),
+            sets._replace(sizes=np.append(sets.sizes, np.int32(0)), places=np.append(sets.places, np.int64(EMPTY))),
             self._plan,
             scratch.sets.array,
             scratch.walks.array,
@@ -451,22 +452,11 @@ class AttentionState:
         sizes = np.zeros(len(nodes), np.int32)
         tag = stamp.take(len(nodes), self._n_nodes)
         members = walk_nodes(nodes, cycle.lists, self._keys, self._plan, stamp.array, tag, sizes)
-        differs, entered, entering = sets.compare(nodes, sizes, members, stamp)
-        sets.reserve(int(sizes[differs].sum()), len(entered))
+        walked = sets.compare(nodes, sizes, members, stamp)
+        sets.reserve(walked)
         with self.writing:
-            self._n_stale -= sets.store(
-                nodes,
-                sizes,
-                members,
-                differs,
-                entered,
-                entering,
-                self._stale,
-                self._changed_at,
-                cycle.mark.clock,
-                lock,
-            )
-        cycle.affected[nodes[differs]] = True
+            self._n_stale -= sets.store(walked, self._stale, self._changed_at, cycle.mark.clock, lock)
+        cycle.affected[nodes[walked.differs]] = True
 
     def _refresh(self, cycle: _Cycle, nodes: NDArray[np.int32]) -> None:
         lists, stamp = self._lists, self._settling.sets
@@ -485,12 +475,16 @@ class AttentionState:
 
     def _fold(self, lock: Lock) -> None:
         """Put the visited sets, and the index, in one piece again where too much lies beside their bases."""
-        sets, index = self._sets.wasteful
-        if sets:
+        waste = self._sets.weigh()
+        if waste.sets:
             csr = self._sets.to_csr()
             with self.writing, lock():
                 self._sets.swap_sets(*csr)
-        if index:
+        elif waste.patches:
+            kept = self._sets.living_patches()
+            with self.writing, lock():
+                self._sets.swap_patches(*kept)
+        if waste.links:
             made = transpose(*self._sets.to_csr())
             with self.writing:
                 self._sets.swap_index(*made)

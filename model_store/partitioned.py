@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from model_store.compiled import borrowing
 from model_store.graph import InteractionGraph
 from model_store.keys import NodeKeys
+from model_store.patched import UNSTAMPED, Patched, count_stamped, stamp_set
 from model_store.ragged import Ragged, entry
-from model_store.similarity import count_stamped, jaccard, position_of, stamp_set
+from model_store.similarity import jaccard, position_of
 from model_store.walks import WalkSettings, visited_sets
 
 
@@ -92,9 +93,9 @@ class Block(NamedTuple):
     members: NDArray[np.int32]
 
     @property
-    def sets(self) -> Ragged:
+    def sets(self) -> Patched:
         """The sets as compiled functions take them."""
-        return Ragged.of_csr(np.array(self.indptr), np.asarray(self.members))
+        return Patched.of_csr(np.array(self.indptr), np.asarray(self.members))
 
 
 def walk_block(lists: Lists, settings: WalkSettings, first: int, end: int) -> Block:
@@ -111,11 +112,11 @@ def similarity_block(lists: Lists, users: Block, items: Block) -> NDArray[np.flo
 
 @njit(cache=True, nogil=True)
 def similarity_between(
-    lists: Ragged, first_user: int, users: Ragged, first_item: int, items: Ragged
+    lists: Ragged, first_user: int, users: Patched, first_item: int, items: Patched
 ) -> NDArray[np.float32]:
     """Eq. (5) on the edges between some users and some items, given by their visited sets; see `similarity_block`."""
-    n_users, end_item = users.starts.size, first_item + items.starts.size
-    stamp = np.full(lists.starts.size, -1, np.int32)
+    n_users, end_item = users.sizes.size, first_item + items.sizes.size
+    stamp = np.full(lists.starts.size, UNSTAMPED, np.int32)
     most = 0
     for i in range(n_users):
         most += lists.lengths[first_user + i]
@@ -132,7 +133,7 @@ def similarity_between(
                 stamp_set(users, i, stamp, i)
                 stamped = True
             shared = count_stamped(items, other - first_item, stamp, i)
-            out[count] = jaccard(shared, users.lengths[i], items.lengths[other - first_item])
+            out[count] = jaccard(shared, users.sizes[i], items.sizes[other - first_item])
             count += 1
     return out[:count]
 

@@ -13,6 +13,7 @@ from model_store.compiled import borrowing
 from model_store.graph import InteractionGraph
 from model_store.keys import NodeKeys
 from model_store.parallel import each, part_size
+from model_store.patched import Patched, count_stamped, stamp_set, touch
 from model_store.ragged import Ragged, entry, where
 from model_store.stamp import Stamp
 from model_store.walks import WalkPlan, WalkSettings, new_walkers, visited_sets, walk_node
@@ -44,37 +45,6 @@ def position_of(node: int, lists: Ragged, keys: NodeKeys, wanted: int) -> int:
 
 
 @borrowing
-def stamp_set(sets: Ragged, node: int, stamp: NDArray[np.int32], tag: int) -> None:
-    """Stamp the members of a node's visited set with `tag`."""
-    members, begin = where(sets, node)
-    for p in range(begin, begin + sets.lengths[node]):
-        stamp[members[p]] = tag
-
-
-@borrowing
-def count_stamped(sets: Ragged, node: int, stamp: NDArray[np.int32], tag: int) -> int:
-    """How many members of a node's visited set are stamped with `tag`."""
-    shared = 0
-    members, begin = where(sets, node)
-    for p in range(begin, begin + sets.lengths[node]):
-        shared += stamp[members[p]] == tag
-    return shared
-
-
-@borrowing
-def touch(sets: Ragged, node: int) -> np.int32:
-    """Read one entry of each cache line of a node's visited set, so that it is near when it is counted.
-
-    The loads don't wait for one another as those of the counting loop do. Returns a number that depends on them.
-    """
-    seen = np.int32(0)
-    members, begin = where(sets, node)
-    for p in range(begin, begin + sets.lengths[node], 16):
-        seen ^= members[p]
-    return seen
-
-
-@borrowing
 def refresh_similarity(
     nodes: NDArray[np.int32],
     chosen: NDArray[np.bool_],
@@ -82,7 +52,7 @@ def refresh_similarity(
     similarity_base: NDArray[np.float32],
     similarity_tail: NDArray[np.float32],
     keys: NodeKeys,
-    sets: Ragged,
+    sets: Patched,
     stamp: NDArray[np.int32],
     first_tag: int,
 ) -> np.int32:
@@ -108,7 +78,7 @@ def refresh_similarity(
     seen = np.int32(0)
     for i in range(nodes.size):
         node, tag = nodes[i], first_tag + i
-        size = sets.lengths[node]
+        size = sets.sizes[node]
         stamp_set(sets, node, stamp, tag)
         end = lists.starts[node] + lists.lengths[node]
         for e in range(lists.starts[node], end):
@@ -117,7 +87,7 @@ def refresh_similarity(
             other = entry(lists, e)
             if chosen[other] and other > node:
                 continue
-            value = jaccard(count_stamped(sets, other, stamp, tag), size, sets.lengths[other])
+            value = jaccard(count_stamped(sets, other, stamp, tag), size, sets.sizes[other])
             back = lists.starts[other] + position_of(other, lists, keys, node)
             if e < split:
                 similarity_base[e] = value
@@ -136,7 +106,7 @@ def similarity_row(
     stale: NDArray[np.bool_],
     lists: Ragged,
     keys: NodeKeys,
-    sets: Ragged,
+    sets: Patched,
     plan: WalkPlan,
     stamp: NDArray[np.int32],
     walk_stamp: NDArray[np.int32],
@@ -151,7 +121,7 @@ def similarity_row(
         stale: (N,) whose stored visited set may be out of date.
         lists: neighbor lists, each ordered by key.
         keys: (N,) node keys.
-        sets: visited sets.
+        sets: visited sets; not read where a node is stale.
         plan: how to walk.
         stamp: (N,) scratch; no entry may hold `first_tag`.
         walk_stamp: (N,) scratch; no entry may lie in first_tag .. first_tag + d.
@@ -168,7 +138,7 @@ def similarity_row(
     # The node itself first, then its neighbors.
     for i in range(-1, degree):
         other = node if i < 0 else entry(lists, begin + i)
-        size, shared = sets.lengths[other], 0
+        size, shared = 0, 0
         if stale[other]:
             size = walk_node(other, lists, keys, plan, walkers, walk_stamp, first_tag + 1 + i, walked, 0)
             if i < 0:
@@ -177,10 +147,12 @@ def similarity_row(
             else:
                 for p in range(size):
                     shared += stamp[walked[p]] == first_tag
-        elif i < 0:
-            stamp_set(sets, other, stamp, first_tag)
         else:
-            shared = count_stamped(sets, other, stamp, first_tag)
+            size = sets.sizes[other]
+            if i < 0:
+                stamp_set(sets, other, stamp, first_tag)
+            else:
+                shared = count_stamped(sets, other, stamp, first_tag)
         if i < 0:
             own_size = size
         else:
@@ -208,10 +180,10 @@ def build_similarity(
     """
     lists, nodes = graph.lists, np.arange(graph.n_nodes, dtype=np.int32)
     indptr, visited = visited_sets(nodes, lists, graph.keys, settings, threads=threads, progress=progress)
-    return similarity_of_sets(graph, Ragged.of_csr(indptr, visited), threads=threads), indptr, visited
+    return similarity_of_sets(graph, Patched.of_csr(indptr, visited), threads=threads), indptr, visited
 
 
-def similarity_of_sets(graph: InteractionGraph, sets: Ragged, *, threads: int = 1) -> NDArray[np.float32]:
+def similarity_of_sets(graph: InteractionGraph, sets: Patched, *, threads: int = 1) -> NDArray[np.float32]:
     """S on every edge of a whole graph from its visited sets; (2 × edges,) aligned with `graph.neighbors`. Eq. (5)."""
     lists, nodes = graph.lists, np.arange(graph.n_users, dtype=np.int32)
     similarity = np.zeros(len(graph.neighbors), np.float32)

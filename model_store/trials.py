@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.keys import NodeKeys
+from model_store.patched import NO_SETS
 from model_store.propagation import Vectors
 from model_store.ragged import NO_NODES, Ragged, grown, read_only
 from model_store.serving_form import ServingForm
@@ -134,7 +135,7 @@ class Trials:
             self._stale,
             lists,
             self._keys,
-            lists,  # no set is read: all are stale
+            NO_SETS,  # none is read: all are stale
             self._plan,
             self._sets.array,
             self._walks.array,

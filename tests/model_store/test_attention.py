@@ -137,7 +137,7 @@ def test_a_long_history_with_compactions_equals_a_rebuild() -> None:
         # a few ids a turn that nobody has seen before
         added = [*random_pairs(rng, 40, 40, 4), (f"new{turn}", f"i{turn % 40}"), (f"u{turn % 40}", f"fresh{turn}")]
         follower.follow(added, removed)
-        walked += int(follower.state._sets.rows.lengths.sum())
+        walked += int(follower.state._sets.rows.sizes.sum())
         follower.state.settle(most=int(rng.integers(0, 60)))
     rebuilt = state_of(follower.pairs, settings, rng)
     assert_equal_states(follower, rebuilt)
