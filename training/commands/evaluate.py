@@ -86,7 +86,8 @@ def evaluate_artifact(artifact: Artifact, data: DataSet, split: str, masks: list
     """Recall@20 and NDCG@20 of an artifact on a split of a data set.
 
     Raises:
-        DataError: the set names users or items that the version doesn't know, or has no such split.
+        DataError: the set names users or items that the version doesn't know, has no such split, or the version was
+            fitted on some of it.
     """
     case = _case(artifact, data, split, masks)
     return evaluate_split(case.scores, case.split)
@@ -96,7 +97,8 @@ def evaluate_artifact_fully(artifact: Artifact, data: DataSet, split: str, masks
     """Every metric and slice of an artifact on a split of a data set: Z_u · Z_v + B, as it is served.
 
     Raises:
-        DataError: the set names users or items that the version doesn't know, or has no such split.
+        DataError: the set names users or items that the version doesn't know, has no such split, or the version was
+            fitted on some of it.
     """
     case = _case(artifact, data, split, masks)
     return evaluate_fully(case.scores, case.split, case.history, case.items)
@@ -125,11 +127,21 @@ def _case(artifact: Artifact, data: DataSet, split: str, masks: list[str]) -> _C
     for name in masks:
         hidden = hidden.concatenate(rows(parts[name]))
     users, items = artifact.graph().pairs()
+    measured = rows(parts[split])
+    fitted = np.isin(
+        measured.user_rows * np.int64(n_items) + measured.item_rows, users * np.int64(n_items) + items.astype(np.int64)
+    )
+    if fitted.any():
+        raise DataError(
+            f"{data.name}: {artifact.version} was fitted on {int(fitted.sum()):,} of the {split} split's "
+            f"{len(fitted):,} interactions: the figure would say nothing. Evaluate on the data set, and splits, that "
+            "the version was trained on."
+        )
     history = interaction_matrix(Interactions(users, items), n_users, n_items)
     table = table_matrix(artifact.item_item(), n_items)
     embeddings = np.concatenate([artifact.array("user_embeddings"), artifact.array("item_embeddings")])
     scores = scores_of(embeddings, n_users, history, table)
-    against = Split.of(rows(parts[split]), hidden, n_users, n_items)
+    against = Split.of(measured, hidden, n_users, n_items)
     return _Case(scores, against, history, ItemFacts.of(data).at(item_rows, n_items))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from model_store.store import ModelStore
 from tests.training.commands.runs import kdiffe, sets
+from training.data.formats import write_data_set
 from training.data.loading import load_data_set
 from training.data.split import SplitSettings
 from training.labels import NAMES, SLICE_NAMES
@@ -129,6 +131,18 @@ def test_a_version_that_was_fitted_on_all_interactions_is_refused(
         assert done.status == 1
         assert "v0002 was refitted on all interactions" in " ".join(done.err.split())
     assert kdiffe(capsys, "evaluate", "--data", data, "--store", store, "--version", "v0001").status == 0
+
+
+def test_a_split_that_the_version_was_fitted_on_is_refused(
+    data: Path, trained_once: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    loaded = load_data_set(data, SplitSettings(strategy="leave_out"))
+    part = np.arange(len(loaded.train)) < 3
+    other = replace(loaded, train=loaded.train.take(~part), test=loaded.test.concatenate(loaded.train.take(part)))
+    write_data_set(other, tmp_path / "other", "recbole")
+    done = kdiffe(capsys, "evaluate", "--data", tmp_path / "other", "--store", trained_once)
+    assert done.status == 1
+    assert f"fitted on 3 of the test split's {len(other.test)} interactions" in done.err
 
 
 @pytest.mark.parametrize(
