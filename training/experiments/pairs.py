@@ -32,7 +32,7 @@ def paired_records(lab: Lab, of: str, pairs: Sequence[tuple[Side, Side]]) -> lis
     """The first side less the second, on both metrics: one record each, appended to the lab's.
 
     Holm's adjustment is over all of them together: every pair on both metrics is one family. Pairs whose users' values
-    are lost are left out with a note.
+    are lost, or of a single user, are left out with a note.
 
     Args:
         lab: where the records' users are.
@@ -47,6 +47,11 @@ def paired_records(lab: Lab, of: str, pairs: Sequence[tuple[Side, Side]]) -> lis
                 lab.observer.note(
                     f"{first.name} and {second.name} can't be compared in pairs: the users' values of a run are lost. "
                     "Remove its line from the records to run it again."
+                )
+                break
+            if values[0].shape[-1] < 2:
+                lab.observer.note(
+                    f"{first.name} and {second.name} can't be compared in pairs: the split has items of one user alone."
                 )
                 break
             found.append((first, second, metric, compare_paired(values[0], values[1])))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,15 @@ def test_lost_users_leave_the_table_and_a_note(monkeypatch: pytest.MonkeyPatch) 
     found = comparison_of(place, records, "test")
     assert (found.significance, set(found.to_json())) == ([], {"popularity", "kdiffe"})
     assert "values of a run are lost" in recorder.notes[-1]
+
+
+def test_a_split_with_items_of_one_user_has_a_table_and_no_paired_comparison() -> None:
+    recorder = Recorder()
+    place = lab(data=replace(DATA, test=DATA.test.take(DATA.test.user_rows == 0)), to=recorder)
+    runs = compare(["popularity", "kdiffe"], 1, {"kdiffe": small(item_item={"method": "none"})})
+    found = comparison_of(place, [r for run in runs for r in place.run(run)], "test")
+    assert (found.significance, set(found.to_json())) == ([], {"popularity", "kdiffe"})
+    assert "one user alone" in recorder.notes[-1]
 
 
 def test_every_peer_is_a_model() -> None:
