@@ -11,7 +11,7 @@ from scipy import sparse
 
 from training.data.dataset import DataSet
 from training.errors import CheckpointError, ConfigurationError
-from training.evaluation import ScoreUsers, Split, evaluate
+from training.evaluation import ScoreUsers, Split, evaluate, scores_of
 from training.export import kernel_embeddings
 from training.fitting import SELECTED_BY
 from training.item_item import EASE_L2, item_item_table, table_matrix
@@ -28,7 +28,7 @@ from training.settings import (
     OptimiserSettings,
     TrainingSettings,
 )
-from training.trained import Trained, scores_of
+from training.trained import Trained
 
 # The grid from which item-kNN's setting is selected on validation; EASE's is `EASE_L2`.
 ITEMKNN = tuple((n, shrink) for n in (20, 100) for shrink in (0.0, 10.0, 100.0, 1000.0))

@@ -81,6 +81,22 @@ def interaction_matrix(interactions: Interactions, n_users: int, n_items: int) -
     return matrix
 
 
+def scores_of(
+    embeddings: NDArray[np.float32], n_users: int, history: sparse.csr_array, table: sparse.csr_array | None
+) -> ScoreUsers:
+    """score(u, ·) = Z_u · Z_v + Σ_{i in N(u)} B_iv, chunk by chunk. `table` includes its weight."""
+    items = np.ascontiguousarray(embeddings[n_users:].T)
+
+    def score_users(users: NDArray[np.int64]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = embeddings[users] @ items
+        if table is not None:
+            reached = (history[users] @ table).tocoo()
+            scores[reached.row, reached.col] += reached.data.astype(np.float32)
+        return scores
+
+    return score_users
+
+
 @dataclass(frozen=True)
 class Rankings:
     """The top k of some users.

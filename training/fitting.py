@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from training.sampling import Sampler
 from training.settings import OptimiserSettings, TrainingSettings
 
 SELECTED_BY = "ndcg@20"
-# Where B is laid beside the graph part, the epoch is selected by the NDCG@20 of both.
+# The NDCG@20 of the graph part with B beside it.
 WITH_TABLE = "ndcg@20 with B"
 
 # Prefix, in the best epoch's tensors, of what X is made from besides parameters. (A state_dict has no such names: a
@@ -51,32 +51,57 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A finished fit; the model holds the best epoch's parameters.
+class Kept:
+    """An epoch that was kept: the best one by a validation metric.
 
     Attributes:
-        best_epoch: the epoch that was kept.
+        selected_by: the metric; where one epoch is the best by several, the first of them.
+        epoch: its number.
+        metrics: its validation metrics.
+        tensors: name → what `hold` puts back into the model.
+    """
+
+    selected_by: str
+    epoch: int
+    metrics: Mapping[str, float]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def own_metrics(self) -> dict[str, float]:
+        """The model's own, without a table beside it."""
+        return {name: value for name, value in self.metrics.items() if name != WITH_TABLE}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit.
+
+    Attributes:
+        best_epoch: the epoch whose parameters the model holds.
         best_metrics: the model's own validation metrics there, empty without validation.
         history: every epoch.
+        selected_by: the validation metric that the epoch was selected by.
+        kept: the best epochs, by the model's own metric first; empty without validation.
     """
 
     best_epoch: int
     best_metrics: Mapping[str, float]
     history: tuple[Epoch, ...]
+    selected_by: str = SELECTED_BY
+    kept: tuple[Kept, ...] = field(default=(), repr=False)
 
-    @property
-    def selected_by(self) -> str:
-        """The validation metric that the epoch was selected by."""
-        return WITH_TABLE if WITH_TABLE in self._best else SELECTED_BY
+    def holding(self, kept: Kept) -> Fit:
+        """The fit of a model that holds this one of the kept epochs (see `hold`); the others are let go."""
+        return Fit(kept.epoch, kept.own_metrics, self.history, kept.selected_by)
 
-    @property
-    def best_value(self) -> float:
-        """Its value, 0 without validation."""
-        return selected_value(self._best)
 
-    @property
-    def _best(self) -> Mapping[str, float]:
-        return next((epoch.metrics for epoch in self.history if epoch.epoch == self.best_epoch), {})
+def hold(model: Recommender, kept: Mapping[str, Tensor]) -> None:
+    """Put parameters, and what X is made from besides, back into a model."""
+    parameters = {name: value for name, value in kept.items() if not name.startswith(_GENERATED)}
+    model.load_state_dict(parameters, strict=False)
+    made = {name.removeprefix(_GENERATED): value for name, value in kept.items() if name.startswith(_GENERATED)}
+    if made:
+        model.restore_generated(made)
 
 
 def fit(
@@ -95,11 +120,13 @@ def fit(
     """Fit a model.
 
     Args:
-        model: what is fitted, on its device; ends with the best epoch's parameters.
+        model: what is fitted, on its device; ends with the parameters of the first of the kept epochs.
         sampler: draws an epoch's samples, a pure function of (seed, epoch).
         settings: loss, optimiser, checkpoints.
         observer: is told about every epoch.
-        validate: evaluates the model as it is now; None fits a fixed number of epochs.
+        validate: evaluates the model as it is now, `SELECTED_BY` and where it likes `WITH_TABLE` among the metrics: the
+            best epoch by each is kept, and patience is with the latter where it is there; None fits a fixed number of
+            epochs.
         epochs: how many epochs at most; `optimiser.max_epochs` where None.
         checkpoints: folder for checkpoints, None for none.
         identity: what the fit is of, for the checkpoint.
@@ -120,13 +147,8 @@ def fit(
     while len(loop.history) < most and not loop.is_exhausted:
         epoch = loop.step()
         shown = {"loss": epoch.loss, **{k: v for k, v in epoch.metrics.items() if k != "n_users"}}
-        observer.advance(1, shown | ({"best": selected_value(loop.best_metrics)} if loop.best_metrics else {}))
+        observer.advance(1, shown | ({"best": loop.best_value} if loop.best else {}))
     return loop.finish()
-
-
-def selected_value(metrics: Mapping[str, float]) -> float:
-    """What an epoch is selected by: NDCG@20 with B where it was measured, else the graph part's; 0 without any."""
-    return metrics.get(WITH_TABLE, metrics.get(SELECTED_BY, 0.0))
 
 
 def batch_size(settings: OptimiserSettings, n_samples: int) -> int:
@@ -151,9 +173,7 @@ class _Loop:
         self.optimiser = torch.optim.Adam(model.parameters(), lr=settings.optimiser.learning_rate)
         self.device = next(model.parameters()).device
         self.history: list[Epoch] = []
-        self.best_epoch = 0
-        self.best_metrics: Mapping[str, float] = {}
-        self.best: dict[str, Tensor] = {}
+        self.best: dict[str, Kept] = {}  # by metric
         # The parameters' moving average (Polyak): an early stop picks from it instead of from single steps' noise.
         self.average = (
             {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -167,6 +187,12 @@ class _Loop:
         """Whether patience has run out."""
         return self.validate is not None and self.since_best >= self.settings.optimiser.patience
 
+    @property
+    def best_value(self) -> float:
+        """The best figure so far, of what is served where that is evaluated."""
+        metric = WITH_TABLE if WITH_TABLE in self.best else SELECTED_BY
+        return self.best[metric].metrics[metric]
+
     def step(self) -> Epoch:
         """One epoch."""
         number = len(self.history) + 1
@@ -178,17 +204,27 @@ class _Loop:
         if self.validate is not None and (number % optimiser.evaluate_every == 0 or number == optimiser.max_epochs):
             with self._averaged():
                 metrics = self.validate()
-                if not self.best_metrics or selected_value(metrics) > selected_value(self.best_metrics):
-                    self.best_epoch, self.best_metrics, self.since_best = number, metrics, 0
-                    self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-                    made = self.model.generated_for_base()
-                    self.best |= {f"{_GENERATED}{name}": value.clone() for name, value in made.items()}
-                else:
-                    self.since_best += 1
+                self._keep(number, metrics)
         self.history.append(Epoch(number, loss, seconds, metrics, losses))
         if self.checkpoints is not None and number % self.settings.run.checkpoint_every == 0:
             self.save()
         return self.history[-1]
+
+    def _keep(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Keep the epoch for each metric that it is the best by."""
+        better = [
+            name
+            for name in (SELECTED_BY, WITH_TABLE)
+            if name in metrics and (name not in self.best or metrics[name] > self.best[name].metrics[name])
+        ]
+        served = WITH_TABLE if WITH_TABLE in metrics else SELECTED_BY
+        self.since_best = 0 if served in better else self.since_best + 1
+        if not better:
+            return
+        tensors = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        made = self.model.generated_for_base()
+        tensors |= {f"{_GENERATED}{name}": value.clone() for name, value in made.items()}
+        self.best |= {name: Kept(name, number, metrics, tensors) for name in better}
 
     def _train(self, number: int) -> tuple[float, dict[str, float]]:
         """The batches of an epoch; returns the mean loss and its parts. Nothing in the loop waits for the device."""
@@ -244,23 +280,21 @@ class _Loop:
             self.model.load_state_dict(own, strict=False)
 
     def finish(self) -> Fit:
-        """Put the best epoch's parameters back; without validation, the average where there is one."""
-        kept = self.best or self.average
-        if kept:
-            parameters = {name: value for name, value in kept.items() if not name.startswith(_GENERATED)}
-            self.model.load_state_dict(parameters, strict=False)
-            made = {n.removeprefix(_GENERATED): value for n, value in kept.items() if n.startswith(_GENERATED)}
-            if made:
-                self.model.restore_generated(made)
-        best_epoch = self.best_epoch or len(self.history)
-        own = {name: value for name, value in self.best_metrics.items() if name != WITH_TABLE}
-        return Fit(best_epoch, own, tuple(self.history))
+        """Put the first kept epoch's parameters back; without validation, the average where there is one."""
+        kept = tuple({found.epoch: found for found in reversed(self.best.values())}.values())[::-1]
+        history = tuple(self.history)
+        if not kept:
+            hold(self.model, self.average)
+            return Fit(len(history), {}, history)
+        hold(self.model, kept[0].tensors)
+        return replace(Fit(0, {}, history).holding(kept[0]), kept=kept)
 
     def save(self) -> None:
         """Write a checkpoint."""
         assert self.checkpoints is not None  # noqa: S101
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for kept in self.best.values():  # an epoch that is the best by several metrics is written once
+            tensors |= {f"{_prefix_of(kept.epoch)}.{name}": value for name, value in kept.tensors.items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {f"generated.{name}": value for name, value in self.model.generated().items()}
         for name, parameter in self.model.named_parameters():
@@ -268,8 +302,7 @@ class _Loop:
                 tensors[f"adam.{name}.{key}"] = value
         progress = {
             "history": [asdict(epoch) for epoch in self.history],
-            "best_epoch": self.best_epoch,
-            "best_metrics": dict(self.best_metrics),
+            "best": {m: {"epoch": kept.epoch, "metrics": dict(kept.metrics)} for m, kept in self.best.items()},
             "since_best": self.since_best,
         }
         Checkpoint(self.identity, progress, tensors).write(self.checkpoints)
@@ -279,17 +312,21 @@ class _Loop:
         found = Checkpoint.read(self.checkpoints, self.identity) if self.checkpoints is not None else None
         if found is None:
             return
+        kept_epochs = {kept["epoch"] for kept in found.progress["best"].values()}
         part = {
             prefix: {
                 name.removeprefix(f"{prefix}."): value.to(self.device)
                 for name, value in found.tensors.items()
                 if name.startswith(f"{prefix}.")
             }
-            for prefix in ("model", "best", "average", "generated", "adam")
+            for prefix in ("model", "average", "generated", "adam", *(_prefix_of(e) for e in kept_epochs))
         }
         self.model.load_state_dict(part["model"])
         self.model.restore_generated(part["generated"])
-        self.best = part["best"]
+        self.best = {
+            metric: Kept(metric, kept["epoch"], kept["metrics"], part[_prefix_of(kept["epoch"])])
+            for metric, kept in found.progress["best"].items()
+        }
         self.average = {name: part["average"][name] for name in self.average}  # in the parameters' order
         for name, parameter in self.model.named_parameters():
             # Adam keeps its step counter on the CPU whatever the device.
@@ -299,6 +336,9 @@ class _Loop:
                 if (value := part["adam"].get(f"{name}.{key}")) is not None
             }
         self.history = [Epoch(**epoch) for epoch in found.progress["history"]]
-        self.best_epoch = found.progress["best_epoch"]
-        self.best_metrics = found.progress["best_metrics"]
         self.since_best = found.progress["since_best"]
+
+
+def _prefix_of(epoch: int) -> str:
+    """Of the tensors of an epoch that is kept, in a checkpoint."""
+    return f"epoch {epoch}"

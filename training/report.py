@@ -23,14 +23,14 @@ from model_store.contributions import contributions
 from model_store.item_item import ItemItemTable
 from model_store.serving_form import ServingForm
 from training.data.dataset import DataSet
-from training.evaluation import ItemFacts, Split, evaluate_fully, interaction_matrix
+from training.evaluation import ItemFacts, Split, evaluate_fully, interaction_matrix, scores_of
 from training.export import kernel_embeddings, serving_form
 from training.fitting import Fit
 from training.item_item import item_item_table, table_matrix
 from training.labels import REPORT_VERSION
 from training.ranking import top_rows
 from training.results import machine, settings_digest
-from training.trained import Trained, scores_of
+from training.trained import Trained
 
 # Recommendations that the shares of explanations are means over: enough that the mean's own error is below .01.
 SAMPLED_USERS = 256

@@ -167,8 +167,8 @@ class OptimiserSettings(_Checked):
     patience: int = setting(15, "Evaluations without a better validation NDCG@20 before training stops.", ge=1)
     selected_by: Literal["served", "graph"] = setting(
         "served",
-        "Whose validation NDCG@20 selects the epoch: served is the graph part's with a preliminary B beside it, graph "
-        "is the graph part's alone (D8).",
+        "Whose validation NDCG@20 selects the epoch: served is what is served, B beside the graph part; graph is the "
+        "graph part's alone (D8).",
     )
     evaluate_every: int = setting(2, "Epochs between evaluations.", ge=1)
 

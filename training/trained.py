@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,25 +21,16 @@ from model_store.walks import WalkSettings
 from training.data.codebook import entities_from_features, merge
 from training.data.dataset import DataSet, Interactions, KnowledgeGraph
 from training.errors import ConfigurationError
-from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix
-from training.fitting import SELECTED_BY, WITH_TABLE, Fit, batch_size, fit
-from training.item_item import (
-    BesideScores,
-    BesideTable,
-    Content,
-    item_item_weights,
-    preliminary_weights,
-    resolved_method,
-    select_weights,
-    without_selection,
-)
+from training.evaluation import Split, evaluate, interaction_matrix, scores_of
+from training.fitting import WITH_TABLE, Fit, batch_size, fit
+from training.item_item import Content, Regressions, without_selection
 from training.models.factory import make_model
 from training.models.graph import attention_state
-from training.models.recommender import Recommender
 from training.models.view import to_numpy
 from training.observer import Observer
 from training.sampling import Sampler
-from training.settings import ItemItemSettings, TrainingSettings
+from training.selecting import Fitted, best_served, embeddings_of, preliminary_table
+from training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -108,22 +99,6 @@ def knowledge_of(
     return (made if data.knowledge is None else merge(data.knowledge, made)), codebooks
 
 
-def scores_of(
-    embeddings: NDArray[np.float32], n_users: int, history: sparse.csr_array, table: sparse.csr_array | None
-) -> ScoreUsers:
-    """score(u, ·) = Z_u · Z_v + Σ_{i in N(u)} B_iv, chunk by chunk. `table` includes its weight."""
-    items = np.ascontiguousarray(embeddings[n_users:].T)
-
-    def score_users(users: NDArray[np.int64]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = embeddings[users] @ items
-        if table is not None:
-            reached = (history[users] @ table).tocoo()
-            scores[reached.row, reached.col] += reached.data.astype(np.float32)
-        return scores
-
-    return score_users
-
-
 def train_kdiffe(
     data: DataSet,
     settings: TrainingSettings,
@@ -172,10 +147,15 @@ def train_kdiffe(
         without_selection(settings.item_item, data.n_items)  # refused before anything is fitted
 
     identity = f"{fingerprint} {_order_of(data)}"
-    beside = beside_table(history, settings, content, split) if selects else None
+    regressions = Regressions(history, settings.item_item)
+    beside = None
+    if selects and settings.optimiser.selected_by == "served":
+        observer.phase("preliminary item-item table B", 1, 0.05)
+        beside = preliminary_table(regressions, content, split)
+        observer.advance()
     kinds = losses_to_try(settings, selects)
 
-    def fitted(kind: Literal["softmax", "bpr"]) -> tuple[TrainingSettings, Recommender, Fit]:
+    def fitted(kind: Literal["softmax", "bpr"]) -> Fitted:
         tried = replace(settings, loss=replace(settings.loss, kind=kind))
         model = make_model(data, tried, state, knowledge, device)
 
@@ -205,24 +185,12 @@ def train_kdiffe(
             resume=resume,
             share=0.8 / len(kinds),
         )
-        return tried, model, done
+        return Fitted(tried, model, done)
 
     fits = [fitted(kind) for kind in kinds]
-    settings, model, done = max(fits, key=lambda found: found[2].best_value)
-    if len(kinds) > 1:
-        figures = ", ".join(f"{s.loss.kind} {f.best_value:.4f}" for s, _, f in fits)
-        observer.note(f"Validation {done.selected_by}: {figures}; kept: {settings.loss.kind}.")
+    found = best_served(fits, regressions, content, split if selects else None, observer)
+    settings, model, table = found.settings, found.model, found.table
     del fits
-
-    observer.phase("item-item table B", 1, 0.1)
-    metrics = done.best_metrics
-    bench = split if selects else None
-    table, chosen = make_table(history, settings.item_item, content, bench, lambda: embeddings_of(model))
-    observer.advance()
-    weight = chosen.weight
-    if table is not None and selects:
-        weight, metrics = choose_weight(model, data, history, table, split, weight, observer)
-    resolved = replace(settings, item_item=replace(chosen, weight=max(weight, 0.0)))
 
     with torch.no_grad():
         views = model.view_list()
@@ -239,7 +207,7 @@ def train_kdiffe(
         ]
         constant = np.concatenate(blocks, axis=1)
     return Trained(
-        settings=resolved,
+        settings=settings,
         device=device.type,
         base=np.concatenate(bases, axis=1),
         constant=constant,
@@ -253,12 +221,12 @@ def train_kdiffe(
         views=tuple(ViewColumns(view.name, begin, end) for view, begin, end in zip(views, begins, ends, strict=True)),
         state=state,
         table=table,
-        table_weight=resolved.item_item.weight if table is not None else 0.0,
+        table_weight=settings.item_item.weight if table is not None else 0.0,
         knowledge=knowledge if "knowledge.attention" in encoders else None,
         encoders=encoders,
         codebooks=codebooks,
-        fit=done,
-        metrics=metrics,
+        fit=found.fit,
+        metrics=found.metrics,
     )
 
 
@@ -267,86 +235,6 @@ def losses_to_try(settings: TrainingSettings, selects: bool) -> tuple[Literal["s
     if settings.loss.kind != "auto":
         return (settings.loss.kind,)
     return ("softmax", "bpr") if selects else ("bpr",)
-
-
-def beside_table(
-    history: sparse.csr_array, settings: TrainingSettings, content: Content, split: Split
-) -> BesideTable | None:
-    """What an epoch is selected beside: a preliminary B; None where the graph part alone selects."""
-    if settings.optimiser.selected_by == "graph":
-        return None
-    table = preliminary_weights(history, settings.item_item, content)
-    return None if table is None else BesideTable(table, history, split)
-
-
-def make_table(
-    history: sparse.csr_array,
-    settings: ItemItemSettings,
-    content: Content,
-    split: Split | None,
-    embeddings: Callable[[], NDArray[np.float32]],
-) -> tuple[sparse.csr_array | None, ItemItemSettings]:
-    """B before its weight, None where B = 0, and the settings that it was made with.
-
-    What the settings leave open is selected on the split, beside the graph part's scores, where there is one. The kind
-    of table is kept, too: a weight means nothing beside one of another kind, which a grown catalogue would get.
-    """
-    if split is None:
-        settings = without_selection(settings, history.shape[1])
-        return (None if settings.weight == 0 else item_item_weights(history, settings, content)), settings
-    if settings.weight == 0:
-        return None, replace(settings, method=resolved_method(settings, history.shape[1]))  # made for nothing
-    scores = scores_of(embeddings(), history.shape[0], history, None)
-    return select_weights(history, settings, content, BesideScores(scores, history, split))
-
-
-def embeddings_of(model: Recommender) -> NDArray[np.float32]:
-    """Z as torch computes it, (I + J, d)."""
-    with torch.no_grad():
-        return np.asarray(model.embeddings().cpu().numpy(), np.float32)
-
-
-def choose_weight(
-    model: Recommender,
-    data: DataSet,
-    history: sparse.csr_array,
-    table: sparse.csr_array,
-    split: Split,
-    fixed: float,
-    observer: Observer,
-) -> tuple[float, Mapping[str, float]]:
-    """The table's weight with the best validation NDCG@20, and the metrics that it gives.
-
-    The grid is in units of the ratio between the spread of Z_u · Z_v and the table's mean entry, so it needs no
-    tuning when the embeddings' scale changes.
-    """
-    embeddings = embeddings_of(model)
-
-    def metrics_at(weight: float) -> Mapping[str, float]:
-        weighted = sparse.csr_array(table * np.float32(weight)) if weight > 0 else None
-        return evaluate(scores_of(embeddings, data.n_users, history, weighted), split)
-
-    if fixed >= 0:
-        return fixed, metrics_at(fixed)
-    sample = split.users[:: max(1, len(split.users) // 256)]
-    spread = float(np.std(embeddings[sample] @ embeddings[data.n_users :].T)) if len(sample) else 1.0
-    unit = max(spread, 1e-6) / max(float(table.data.mean()) if table.nnz else 1.0, 1e-9)
-    coarse = [0.0, *(unit * 2.0**p for p in range(-5, 5))]
-    observer.phase("weight of B", len(coarse) + 4, 0.05)
-    found: dict[float, Mapping[str, float]] = {}
-
-    def try_all(weights: list[float]) -> float:
-        for weight in weights:
-            if weight not in found:
-                found[weight] = metrics_at(weight)
-                observer.advance(1, {SELECTED_BY: found[weight][SELECTED_BY]})
-        return max(found, key=lambda w: (found[w][SELECTED_BY], -w))
-
-    best = try_all(coarse)
-    if best > 0:
-        best = try_all([best * 2**-0.5, best * 2**0.5])
-        best = try_all([best * 2**-0.25, best * 2**0.25])
-    return best, found[best]
 
 
 def identity_of(settings: TrainingSettings, fingerprint: str, fixed_epochs: int | None) -> str:

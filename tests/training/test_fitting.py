@@ -25,14 +25,15 @@ from tests.training.worlds import (
 )
 from training.data.dataset import DataSet
 from training.errors import CheckpointError, TrainingError
-from training.evaluation import evaluate, interaction_matrix
-from training.fitting import SELECTED_BY, WITH_TABLE, Fit, batch_size, fit
+from training.evaluation import evaluate, interaction_matrix, scores_of
+from training.fitting import SELECTED_BY, WITH_TABLE, Fit, batch_size, fit, hold
 from training.models.factory import make_model
 from training.models.graph import attention_state
 from training.models.recommender import Recommender
 from training.observer import Silence
+from training.selecting import embeddings_of
 from training.settings import OptimiserSettings, TrainingSettings
-from training.trained import embeddings_of, scores_of, train_kdiffe
+from training.trained import train_kdiffe
 
 DATA = checkerboard(8)
 
@@ -219,13 +220,24 @@ def test_the_best_epoch_s_parameters_are_kept_and_the_first_of_equals_is_the_bes
     assert [epoch.metrics[SELECTED_BY] for epoch in done.history] == [0.1, 0.4, 0.3, 0.4, 0.2]
 
 
-def test_a_figure_beside_a_table_selects_where_there_is_one() -> None:
+def test_the_best_epoch_beside_a_table_is_kept_too_and_can_be_put_back() -> None:
     model, done, script = scripted([0.1, 0.4, 0.3, 0.2], served=[0.5, 0.3, 0.6, 0.2], max_epochs=4)
-    assert (done.best_epoch, done.selected_by, done.best_value) == (3, WITH_TABLE, 0.6)
-    assert done.best_metrics == {SELECTED_BY: 0.3, "recall@20": 0.0, "n_users": 1}  # the model's own
+    assert [(kept.selected_by, kept.epoch) for kept in done.kept] == [(SELECTED_BY, 2), (WITH_TABLE, 3)]
+    assert (done.best_epoch, done.selected_by) == (2, SELECTED_BY)
+    assert_same_bits(parameters(model), script.seen[1])
+    hold(model, done.kept[1].tensors)
     assert_same_bits(parameters(model), script.seen[2])
-    _, alone, _ = scripted([0.1, 0.4, 0.3, 0.2], max_epochs=4)
-    assert (alone.best_epoch, alone.selected_by, alone.best_value) == (2, SELECTED_BY, 0.4)
+    held = done.holding(done.kept[1])
+    assert (held.best_epoch, held.selected_by, held.kept) == (3, WITH_TABLE, ())
+    assert held.best_metrics == {SELECTED_BY: 0.3, "recall@20": 0.0, "n_users": 1}  # the model's own
+    # One epoch that is the best by both is kept once.
+    _, same, _ = scripted([0.1, 0.4, 0.3], served=[0.1, 0.4, 0.3], max_epochs=3)
+    assert [(kept.selected_by, kept.epoch) for kept in same.kept] == [(SELECTED_BY, 2)]
+
+
+def test_patience_is_with_the_figure_beside_the_table() -> None:
+    _, done, script = scripted([0.1, 0.2, 0.3, 0.4, 0.5], served=[0.1, 0.2, 0.1, 0.1, 0.9], patience=2)
+    assert ([kept.epoch for kept in done.kept], len(script.seen)) == ([4, 2], 4)
 
 
 def test_patience_counts_evaluations_without_a_better_figure() -> None:
@@ -304,7 +316,7 @@ def test_a_run_that_is_stopped_and_resumed_has_the_bits_of_one_that_ran_through(
 
 def test_the_best_parameters_and_patience_survive_a_resume(tmp_path: Path) -> None:
     settings = small(optimiser={"max_epochs": 20, "patience": 3})
-    script = Script([0.5, 0.1])
+    script = Script([0.5, 0.1], [0.1, 0.6])
     script.model = model_of(DATA, settings)
     with pytest.raises(KeyboardInterrupt):
         run(
@@ -315,11 +327,13 @@ def test_the_best_parameters_and_patience_survive_a_resume(tmp_path: Path) -> No
             validate=script,
             checkpoints=tmp_path,
         )
-    after = Script([0.2, 0.3])
+    after = Script([0.2, 0.3, 0.1], [0.2, 0.3, 0.1])
     after.model = model_of(DATA, settings, seed=99)
     _, done = run(DATA, settings, model=after.model, validate=after, checkpoints=tmp_path, resume=True)
-    assert (done.best_epoch, len(done.history)) == (1, 4)  # 1 worse before the stop, 2 after it
+    assert (done.best_epoch, len(done.history)) == (1, 5)  # 3 worse after the stop
     assert_same_bits(parameters(after.model), script.seen[0])
+    hold(after.model, done.kept[1].tensors)
+    assert_same_bits(parameters(after.model), script.seen[1])
 
 
 def test_without_resume_a_checkpoint_is_left_unread(interrupted: Path) -> None:

@@ -7,22 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.worlds import Recorder, checkerboard, clips, matrix_of, model_of, small, valid_split, without_graph
+from tests.training.worlds import Recorder, clips, matrix_of, small, valid_split, without_graph
 from training.data.dataset import DataSet, Interactions
 from training.errors import CheckpointError, ConfigurationError
-from training.evaluation import evaluate, interaction_matrix
+from training.evaluation import evaluate, interaction_matrix, scores_of
 from training.export import kernel_embeddings
-from training.fitting import SELECTED_BY, WITH_TABLE
 from training.item_item import EASE_L2, item_item_table
 from training.observer import Silence
 from training.settings import TrainingSettings
 from training.trained import (
     Trained,
     choose_device,
-    choose_weight,
     identity_of,
     knowledge_of,
-    scores_of,
     train_kdiffe,
     with_everything,
 )
@@ -204,26 +201,6 @@ def test_a_weight_that_only_validation_can_choose_is_refused_before_anything_is_
     assert "fitting" not in recorder.phases
 
 
-def test_the_chosen_weight_has_the_best_validation_figure_of_those_tried() -> None:
-    data = checkerboard(16)
-    settings = small()
-    model = model_of(data, settings)
-    history = interaction_matrix(data.train, data.n_users, data.n_items)
-    table = train(data, settings).table
-    assert table is not None
-    recorder = Recorder()
-    weight, metrics = choose_weight(model, data, history, table, valid_split(data), -1.0, recorder)
-    tried = [figures[SELECTED_BY] for figures in recorder.figures]
-    assert metrics[SELECTED_BY] == max(tried)
-    # An untrained model knows nothing; the table alone puts the own group first.
-    assert weight > 0
-    assert metrics["recall@20"] == 1.0
-    dense = weight * table.toarray()
-    embeddings = matrix_of(data.train, 16, 16) @ dense
-    first = np.where(matrix_of(data.train, 16, 16) > 0, -np.inf, embeddings).argmax(1)
-    assert first.tolist() == data.valid.item_rows.tolist()
-
-
 def test_a_given_weight_is_taken_as_it_is() -> None:
     assert train(settings=small(item_item={"weight": 3.0})).table_weight == 3.0
     without = train(settings=small(item_item={"weight": 0.0}))
@@ -248,17 +225,6 @@ def test_a_catalogue_that_outgrows_the_limit_keeps_the_kind_of_table_that_its_we
     assert refitted.table is not None
     table = refitted.table.toarray()[: DATA.n_items, : DATA.n_items]
     np.testing.assert_allclose(table, chosen.table.toarray(), rtol=1e-4, atol=1e-6)
-
-
-def test_the_epoch_is_selected_beside_a_preliminary_table_unless_the_graph_part_alone_is_asked_for() -> None:
-    served = train(settings=small(optimiser={"selected_by": "served"})).fit
-    figures = [epoch.metrics[WITH_TABLE] for epoch in served.history if epoch.metrics]
-    assert (served.selected_by, served.best_value) == (WITH_TABLE, max(figures))
-    assert served.history[served.best_epoch - 1].metrics[WITH_TABLE] == max(figures)
-    for settings in (small(optimiser={"selected_by": "graph"}), small(item_item={"weight": 0.0})):
-        fit = train(settings=settings).fit
-        assert fit.selected_by == SELECTED_BY
-        assert all(WITH_TABLE not in epoch.metrics for epoch in fit.history)
 
 
 def test_without_a_table_there_is_no_weight() -> None:
@@ -316,12 +282,12 @@ def test_auto_keeps_the_loss_that_validation_prefers() -> None:
     told = Recorder()
     found = train_kdiffe(DATA, auto(), told)
     single = {kind: train(settings=auto(kind=kind)) for kind in ("softmax", "bpr")}
-    reached = {kind: result.fit.best_value for kind, result in single.items()}
+    reached = {kind: result.metrics["ndcg@20"] for kind, result in single.items()}
     assert reached["softmax"] != reached["bpr"]
     best = max(reached, key=reached.__getitem__)
     assert found.settings.loss.kind == best
     assert same(found, single[best])
-    assert told.notes[-1].endswith(f"kept: {best}.")
+    assert told.notes[-1].endswith(f"loss.kind = {best}.")
 
 
 def test_auto_without_a_validation_split_is_bpr() -> None:

@@ -27,11 +27,11 @@ from training.evaluation import (
     Split,
     evaluate_fully,
     interaction_matrix,
+    scores_of,
 )
 from training.evaluation import evaluate as evaluate_split
 from training.item_item import table_matrix
 from training.labels import NAMES, SLICE_NAMES
-from training.trained import scores_of
 
 SPLITS = ("train", "valid", "test")
 

@@ -28,7 +28,7 @@ from training.data.fingerprint import fingerprint
 from training.errors import ConfigurationError, TrainingError
 from training.experiments.lab import METRICS
 from training.experiments.spaces import Dimension, Space, value_of, with_settings
-from training.fitting import SELECTED_BY, selected_value
+from training.fitting import SELECTED_BY, WITH_TABLE
 from training.observer import Observer
 from training.results import Record, Results, digest, machine, now, settings_digest
 from training.runs import train_on
@@ -302,7 +302,7 @@ class _Watching:
         self._epoch += steps
         if figures and SELECTED_BY in figures:
             self._reports += 1
-            self._trial.report(figures.get("best", selected_value(figures)), self._epoch)
+            self._trial.report(figures.get("best", figures.get(WITH_TABLE, figures[SELECTED_BY])), self._epoch)
             if self._reports > WARMUP and self._trial.should_prune():
                 raise optuna.TrialPruned
 

@@ -31,6 +31,7 @@ class Content:
     ) -> None:
         """Keep the features, modality → (J, width), and the graph; nothing is computed yet."""
         self._n_items, self._features, self._knowledge = n_items, dict(features), knowledge
+        self._tables: dict[tuple[str, int], sparse.csr_array] = {}
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -60,8 +61,10 @@ class Content:
         return weighted_entities(self._knowledge, self._n_items, name or None)
 
     def table(self, source: str, n_neighbors: int) -> sparse.csr_array:
-        """(J, J) the nearest neighbors of each item by one source."""
-        return nearest_items(self.vectors(source), n_neighbors)
+        """(J, J) the nearest neighbors of each item by one source; made once and kept."""
+        if (source, n_neighbors) not in self._tables:
+            self._tables[source, n_neighbors] = nearest_items(self.vectors(source), n_neighbors)
+        return self._tables[source, n_neighbors]
 
 
 def half_whitened(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -103,38 +103,31 @@ def item_item_weights(
     return with_content(table, content.table(settings.content, settings.n_neighbors), settings.content_weight)
 
 
-def preliminary_weights(
-    interactions: sparse.csr_array, settings: ItemItemSettings, content: Content
-) -> sparse.csr_array | None:
-    """B before anything is selected, for the fit to be selected beside: what is left open has a middle value.
+class Regressions:
+    """The tables of a history by λ, each made once: they are the same beside whatever scores they are judged."""
 
-    Args:
-        interactions: (I, J) Y of the training interactions.
-        settings: how B is made.
-        content: features and knowledge graph of the items.
+    def __init__(self, interactions: sparse.csr_array, settings: ItemItemSettings) -> None:
+        """Make none yet.
 
-    Returns:
-        (J, J) sparse, entries ≥ 0; None where B = 0.
-    """
-    if settings.weight == 0:
-        return None
-    sources = content.sources
-    return item_item_weights(
-        interactions,
-        replace(
-            settings,
-            weight=1.0,
-            l2=settings.l2 if settings.l2 > 0 else 100.0,
-            target_exponent=settings.target_exponent if settings.target_exponent >= 0 else 0.5,
-            content=settings.content if settings.content != "auto" else sources[0] if sources else "none",
-            content_weight=settings.content_weight if settings.content_weight >= 0 else 1.0,
-        ),
-        content,
-    )
+        Args:
+            interactions: (I, J) Y of the training interactions.
+            settings: how B is made.
+        """
+        self.interactions = interactions
+        self.settings = replace(settings, method=resolved_method(settings, interactions.shape[1]))
+        exponent = settings.target_exponent
+        self.exponents = TARGET_EXPONENTS if exponent < 0 else (exponent,)
+        self._made: dict[float, list[sparse.csr_array]] = {}
+
+    def tables(self, l2: float) -> list[sparse.csr_array]:
+        """One (J, J) table for each exponent; one alone where the method has neither λ nor exponent."""
+        if l2 not in self._made:
+            self._made[l2] = _tables(self.interactions, self.settings, l2, self.exponents)
+        return self._made[l2]
 
 
 def select_weights(
-    interactions: sparse.csr_array, settings: ItemItemSettings, content: Content, bench: Bench
+    regressions: Regressions, content: Content, bench: Bench
 ) -> tuple[sparse.csr_array | None, ItemItemSettings]:
     """B before its weight and the settings that it was made with: what they left open is selected.
 
@@ -142,27 +135,24 @@ def select_weights(
     all together would be hundreds of tables.
 
     Args:
-        interactions: (I, J) Y of the training interactions.
-        settings: how B is made.
+        regressions: the tables to select from.
         content: features and knowledge graph of the items.
         bench: how good a table is on validation.
     """
-    method = resolved_method(settings, interactions.shape[1])
-    settings = replace(settings, method=method)
-    if method == "none" or interactions.nnz == 0:
+    settings, exponents = regressions.settings, regressions.exponents
+    if settings.method == "none" or regressions.interactions.nnz == 0:
         return None, settings
-    exponents = TARGET_EXPONENTS if settings.target_exponent < 0 else (settings.target_exponent,)
-    is_regression = method in ("ease", "local")
+    is_regression = settings.method in ("ease", "local")
 
     def candidate(l2: float) -> _Candidate:
-        tables = _tables(interactions, settings, l2, exponents)
+        tables = regressions.tables(l2)
         if len(tables) == 1 and settings.l2 > 0:
             return _Candidate(tables[0], exponents[0], 0.0)
         found = [_Candidate(t, p, bench.quality(t)) for t, p in zip(tables, exponents, strict=False)]
         return max(found, key=lambda c: c.quality)
 
     if not is_regression:
-        (table,) = _tables(interactions, settings, settings.l2, exponents)
+        (table,) = regressions.tables(settings.l2)
     else:
         l2s = EASE_L2 if settings.l2 <= 0 else (settings.l2,)
         best, l2 = climb(candidate, lambda c: c.quality, l2s)

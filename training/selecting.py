@@ -1,0 +1,214 @@
+"""After the fit: which of the epochs that it kept is served, with which item-item table B, and how much B weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from training.evaluation import Split, evaluate, scores_of
+from training.fitting import SELECTED_BY, Fit, hold
+from training.item_item import (
+    BesideScores,
+    BesideTable,
+    Content,
+    Regressions,
+    item_item_weights,
+    select_weights,
+    without_selection,
+)
+from training.models.recommender import Recommender
+from training.observer import Observer
+from training.settings import ItemItemSettings, TrainingSettings
+
+# Weights of B that are tried, at most.
+_TRIES = 15
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that was fitted.
+
+    Attributes:
+        settings: with these.
+        model: it holds the first of the fit's kept epochs.
+        fit: its epochs.
+    """
+
+    settings: TrainingSettings
+    model: Recommender
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served.
+
+    Attributes:
+        settings: those of its fit, what they left open of B resolved.
+        model: it holds the epoch that is served.
+        fit: the fit of that epoch.
+        table: (J, J) B before its weight, None where B = 0.
+        metrics: validation metrics with B; empty without a validation split.
+    """
+
+    settings: TrainingSettings
+    model: Recommender
+    fit: Fit
+    table: sparse.csr_array | None
+    metrics: Mapping[str, float]
+
+
+def best_served(
+    fits: Sequence[Fitted], regressions: Regressions, content: Content, split: Split | None, observer: Observer
+) -> Served:
+    """Make B beside each epoch that a fit kept, and take what is best with it by validation NDCG@20.
+
+    Args:
+        fits: the fits, of one configuration but for the loss.
+        regressions: the tables to select from.
+        content: features and knowledge graph of the items.
+        split: the validation split; None where nothing is selected: then B is made as the settings say.
+        observer: is told about every weight that is tried.
+
+    Raises:
+        ConfigurationError: something of B is left open, and there is nothing to select it on.
+    """
+    first, history = fits[0], regressions.interactions
+    if split is None:
+        observer.phase("item-item table B", 1, 0.1)
+        chosen = without_selection(first.settings.item_item, history.shape[1])
+        table = None if chosen.weight == 0 else item_item_weights(history, chosen, content)
+        observer.advance()
+        return Served(_with_weight(first.settings, chosen, chosen.weight), first.model, first.fit, table, {})
+    contenders = [(fitted, kept) for fitted in fits for kept in fitted.fit.kept]
+    observer.phase("item-item table B and its weight", len(contenders) * _TRIES, 0.1)
+    best: Served | None = None
+    for fitted, kept in contenders:
+        hold(fitted.model, kept.tensors)
+        embeddings = embeddings_of(fitted.model)
+        table, chosen = select_table(embeddings, regressions, content, split)
+        weight: float = chosen.weight
+        metrics: Mapping[str, float] = kept.own_metrics
+        if table is not None:
+            weight, metrics = choose_weight(embeddings, history, table, split, weight, observer)
+        if len(contenders) > 1:
+            observer.note(
+                f"Validation {SELECTED_BY} with B: {metrics[SELECTED_BY]:.4f} (loss.kind = "
+                f"{fitted.settings.loss.kind}, epoch {kept.epoch}, the best by {kept.selected_by})."
+            )
+        if best is None or metrics[SELECTED_BY] > best.metrics[SELECTED_BY]:
+            settings = _with_weight(fitted.settings, chosen, weight)
+            best, tensors = Served(settings, fitted.model, fitted.fit.holding(kept), table, metrics), kept.tensors
+    assert best is not None  # noqa: S101
+    if len(contenders) > 1:
+        observer.note(f"Kept: epoch {best.fit.best_epoch}, loss.kind = {best.settings.loss.kind}.")
+    hold(best.model, tensors)
+    return best
+
+
+def _with_weight(settings: TrainingSettings, table: ItemItemSettings, weight: float) -> TrainingSettings:
+    return replace(settings, item_item=replace(table, weight=max(weight, 0.0)))
+
+
+def preliminary_table(regressions: Regressions, content: Content, split: Split) -> BesideTable | None:
+    """What an epoch is selected beside: a B that is itself selected beside popularity, as nothing is fitted yet.
+
+    Args:
+        regressions: the tables to select from.
+        content: features and knowledge graph of the items.
+        split: the validation split.
+
+    Returns:
+        None where B = 0.
+    """
+    if regressions.settings.weight == 0:
+        return None
+    history = regressions.interactions
+    popularity = np.log1p(np.bincount(history.indices, minlength=history.shape[1])).astype(np.float32)
+
+    def scores(users: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.tile(popularity, (len(users), 1))
+
+    table, _ = select_weights(regressions, content, BesideScores(scores, history, split))
+    return None if table is None else BesideTable(table, history, split)
+
+
+def select_table(
+    embeddings: NDArray[np.float32], regressions: Regressions, content: Content, split: Split
+) -> tuple[sparse.csr_array | None, ItemItemSettings]:
+    """B before its weight, None where B = 0, and the settings that it was made with.
+
+    What the settings leave open is selected on the split, beside the graph part's scores. The kind of table is kept,
+    too: a weight means nothing beside one of another kind, which a grown catalogue would get.
+
+    Args:
+        embeddings: (I + J, d) Z.
+        regressions: the tables to select from.
+        content: features and knowledge graph of the items.
+        split: the validation split.
+    """
+    if regressions.settings.weight == 0:
+        return None, regressions.settings  # made for nothing
+    history = regressions.interactions
+    scores = scores_of(embeddings, history.shape[0], history, None)
+    return select_weights(regressions, content, BesideScores(scores, history, split))
+
+
+def choose_weight(
+    embeddings: NDArray[np.float32],
+    history: sparse.csr_array,
+    table: sparse.csr_array,
+    split: Split,
+    fixed: float,
+    observer: Observer,
+) -> tuple[float, Mapping[str, float]]:
+    """The table's weight with the best validation NDCG@20, and the metrics that it gives.
+
+    The grid is in units of the ratio between the spread of Z_u · Z_v and the table's mean entry, so it needs no
+    tuning when the embeddings' scale changes.
+
+    Args:
+        embeddings: (I + J, d) Z.
+        history: (I, J) Y of the training interactions.
+        table: (J, J) B.
+        split: the validation split.
+        fixed: a weight that is given, or -1.
+        observer: is told about every weight that is tried.
+    """
+    n_users = history.shape[0]
+
+    def metrics_at(weight: float) -> Mapping[str, float]:
+        weighted = sparse.csr_array(table * np.float32(weight)) if weight > 0 else None
+        return evaluate(scores_of(embeddings, n_users, history, weighted), split)
+
+    if fixed >= 0:
+        return fixed, metrics_at(fixed)
+    sample = split.users[:: max(1, len(split.users) // 256)]
+    spread = float(np.std(embeddings[sample] @ embeddings[n_users:].T)) if len(sample) else 1.0
+    unit = max(spread, 1e-6) / max(float(table.data.mean()) if table.nnz else 1.0, 1e-9)
+    coarse = [0.0, *(unit * 2.0**p for p in range(-5, 5))]
+    found: dict[float, Mapping[str, float]] = {}
+
+    def try_all(weights: list[float]) -> float:
+        for weight in weights:
+            if weight not in found:
+                found[weight] = metrics_at(weight)
+                observer.advance(1, {SELECTED_BY: found[weight][SELECTED_BY]})
+        return max(found, key=lambda w: (found[w][SELECTED_BY], -w))
+
+    best = try_all(coarse)
+    if best > 0:
+        best = try_all([best * 2**-0.5, best * 2**0.5])
+        best = try_all([best * 2**-0.25, best * 2**0.25])
+    return best, found[best]
+
+
+def embeddings_of(model: Recommender) -> NDArray[np.float32]:
+    """Z as torch computes it, (I + J, d)."""
+    with torch.no_grad():
+        return np.asarray(model.embeddings().cpu().numpy(), np.float32)
