@@ -105,19 +105,29 @@ def fork_services(log: str, words: list[str]) -> None:
 
 
 def publish(root: str, seed: int) -> None:
-    """Publish, activate, roll back, undo, try out and prune for ever."""
+    """Publish, activate, roll back, undo, try out and prune for ever; says when each is done."""
     store = ModelStore(Path(root))
     choose = random.Random(seed)  # noqa: S311
+
+    def add() -> None:
+        publish_world(store.root, World(seed=choose.randrange(1000)), activate=choose.random() < 0.5)
+
+    def activate() -> None:
+        change = store.activate(choose.choice(store.versions()))
+        if change is not None and choose.random() < 0.5:
+            store.undo(change)
+
+    def try_out() -> None:
+        store.set_experiment(str(seed), [Arm("b", choose.choice(store.versions()), choose.random())])
+
+    def roll_back() -> None:
+        if store.previous() is not None:
+            store.rollback()
+
     os.write(1, b"0 0\n")
     while True:
-        publish_world(store.root, World(seed=choose.randrange(1000)), activate=choose.random() < 0.5)
-        change = store.activate(choose.choice(store.versions()))
-        if change is not None and choose.random() < 0.3:
-            store.undo(change)
-        store.set_experiment(str(seed), [Arm("b", choose.choice(store.versions()), choose.random())])
-        store.prune(3)
-        if store.previous() is not None and choose.random() < 0.7:
-            store.rollback()
+        choose.choice([add, activate, try_out, roll_back, lambda: store.prune(3)])()
+        os.write(1, b"0 0\n")
 
 
 class Process:
@@ -374,19 +384,26 @@ def state_rounds(options: argparse.Namespace, directory: Path) -> dict[str, obje
 
 
 def model_rounds(options: argparse.Namespace, directory: Path) -> dict[str, object]:
-    """Kill publishers; after each, the active version and every other is whole."""
+    """Kill publishers in the middle of what they do; after each, the active version and every other is whole."""
     choose = random.Random(options.seed)  # noqa: S311
     publish_world(directory)
     store = ModelStore(directory)
-    broken = 0
+    broken = changes = 0
     versions: set[str] = set()
     for number in range(options.rounds):
         writer = Process("--publish", str(directory), str(number))
         try:
-            writer.first.wait(60)
-            time.sleep(choose.uniform(0, options.longest))
+            writer.first.wait(120)
+            began, wanted = time.monotonic(), choose.randrange(1, 10)
+            while len(writer.acknowledged) <= wanted and writer.process.poll() is None:
+                time.sleep(0.001)
+            # Somewhere in what comes next, however long that takes on this machine.
+            time.sleep(choose.uniform(0, 2 * (time.monotonic() - began) / wanted))
+            if writer.process.poll() is not None:
+                broken += 1
+                sys.stderr.write(f"round {number + 1}: the publisher has ended by itself\n")
         finally:
-            writer.kill()
+            changes += len(writer.kill()) - 1
         try:
             store.open().verify()
             for version in store.versions():
@@ -398,7 +415,12 @@ def model_rounds(options: argparse.Namespace, directory: Path) -> dict[str, obje
             sys.stderr.write(f"round {number + 1}: {error}\n")
     publish_world(directory)  # its clean-up takes away what the killed ones left
     left = [path.name for path in directory.iterdir() if path.name.startswith(".") and path.name != ".lock"]
-    return {"versions": len(versions), "rounds_with_a_broken_store": broken, "left_behind": left}
+    return {
+        "changes": changes,
+        "versions": len(versions),
+        "rounds_with_a_broken_store": broken,
+        "left_behind": left,
+    }
 
 
 def main() -> None:

@@ -53,6 +53,21 @@ class _State:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What is in force at one moment.
+
+    Attributes:
+        active: the active version, None where nothing has been activated.
+        previous: what a rollback would activate, None where there is nothing.
+        experiment: versions that shares of the users get beside the active one, None where all get that one.
+    """
+
+    active: str | None
+    previous: str | None
+    experiment: Experiment | None
+
+
+@dataclass(frozen=True)
 class Change:
     """What was put in force, and how it was before: `undo` takes it.
 
@@ -86,21 +101,26 @@ class ModelStore:
         # The shorter name first: v9999 comes before v10000.
         return sorted((name for name in found if self._exists(name)), key=lambda name: (len(name), name))
 
+    def standing(self) -> Standing:
+        """What is in force now."""
+        state = self._read_state()
+        previous = next((v for v in reversed(state.history) if v != state.active and self._exists(v)), None)
+        experiment = state.experiment
+        if experiment is not None:
+            experiment = experiment.without(v.version for v in experiment.variants if not self._exists(v.version))
+        return Standing(state.active, previous, experiment)
+
     def active(self) -> str | None:
         """The active version's name, None where nothing has been activated."""
         return self._read_state().active
 
     def previous(self) -> str | None:
         """The version that a rollback would activate, None where there is none."""
-        state = self._read_state()
-        return next((v for v in reversed(state.history) if v != state.active and self._exists(v)), None)
+        return self.standing().previous
 
     def experiment(self) -> Experiment | None:
         """The versions that shares of the users get beside the active one, None where all get that one."""
-        experiment = self._read_state().experiment
-        if experiment is None:
-            return None
-        return experiment.without(v.version for v in experiment.variants if not self._exists(v.version))
+        return self.standing().experiment
 
     def open(self, version: str | None = None) -> Artifact:
         """Open a version, the active one where none is named.

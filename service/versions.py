@@ -9,7 +9,7 @@ from model_store.errors import ArtifactError, StoreError
 from model_store.errors import UnknownVersionError as NotInStoreError
 from model_store.experiment import MAIN, Arm
 from model_store.manifest import Manifest
-from model_store.store import Change
+from model_store.store import Change, Standing
 from service.errors import (
     NoEarlierVersionError,
     NotReadyError,
@@ -66,7 +66,8 @@ class VersionDetail(Version):
 
 def versions(registry: Registry) -> list[Version]:
     """Every version, the oldest first."""
-    return [_version(registry, version)[0] for version in registry.store.versions()]
+    standing = registry.store.standing()
+    return [_version(registry, version, standing)[0] for version in registry.store.versions()]
 
 
 def version(registry: Registry, name: str) -> VersionDetail:
@@ -78,7 +79,7 @@ def version(registry: Registry, name: str) -> VersionDetail:
     """
     store = registry.store
     _require(registry, name)
-    summary, manifest = _version(registry, name)
+    summary, manifest = _version(registry, name, store.standing())
     if manifest is None:
         raise UnusableVersionError(f"Version {name} can't be read: {summary['error']}")
     return {
@@ -197,11 +198,10 @@ def _wait_served(registry: Registry, name: str, change: Change, timeout: float) 
 
 def _undone(registry: Registry, change: Change) -> str:
     """Put back what was before a change that can't be served, and say what is in force now."""
-    store = registry.store
-    undone = change.before.active is not None and store.undo(change)
-    now, running = store.active(), store.experiment()
-    beside = "" if running is None else f", beside the experiment {running.name!r}"
-    return f"{now} is active {'again' if undone else 'now'}{beside}."
+    undone = change.before.active is not None and registry.store.undo(change)
+    now = registry.store.standing()
+    beside = "" if now.experiment is None else f", beside the experiment {now.experiment.name!r}"
+    return f"{now.active} is active {'again' if undone else 'now'}{beside}."
 
 
 def _require(registry: Registry, name: str) -> None:
@@ -210,9 +210,9 @@ def _require(registry: Registry, name: str) -> None:
         raise UnknownVersionError(f"No version {name!r}; there are: {', '.join(known) or 'none'}.")
 
 
-def _version(registry: Registry, name: str) -> tuple[Version, Manifest | None]:
+def _version(registry: Registry, name: str, standing: Standing) -> tuple[Version, Manifest | None]:
     store, manifest, problem = registry.store, None, None
-    tried = store.experiment()
+    variants = () if standing.experiment is None else standing.experiment.variants
     try:
         manifest = store.open(name).manifest
     except (ArtifactError, StoreError) as error:  # the others are still to be listed
@@ -221,10 +221,10 @@ def _version(registry: Registry, name: str) -> tuple[Version, Manifest | None]:
     interactions = None if manifest is None else manifest.data.get("n_interactions")
     summary: Version = {
         "version": name,
-        "active": name == store.active(),
+        "active": name == standing.active,
         "serving": name == registry.serving,
-        "previous": name == store.previous(),
-        "variants": [variant.name for variant in (tried.variants if tried else ()) if variant.version == name],
+        "previous": name == standing.previous,
+        "variants": [variant.name for variant in variants if variant.version == name],
         "model": None if manifest is None else manifest.model,
         "created_at": None if manifest is None else manifest.created_at,
         "base": None if base is None else str(base),

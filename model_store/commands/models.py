@@ -25,8 +25,8 @@ Version = Annotated[str, typer.Argument(help="A version, as `kdiffe models list`
 def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
     """List the versions, the oldest first."""
     models = ModelStore(store)
-    active, experiment = models.active(), models.experiment()
-    variants = () if experiment is None else experiment.variants
+    standing = models.standing()
+    active, variants = standing.active, () if standing.experiment is None else standing.experiment.variants
     rows: list[dict[str, object]] = []
     for version in models.versions():
         try:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Send
 
-from model_store.errors import KDiffEError
+from model_store.errors import KDiffEError, StoreBusyError
 from service.errors import STATUS, ErrorCode, ServiceError
 from service.http.schemas import ErrorAnswer
 
@@ -57,7 +57,9 @@ def error_answer(code: ErrorCode, message: str, request_id: str) -> Response:
 
 def answer_of(error: KDiffEError, request_id: str) -> Response:
     """The answer of an error of the tree."""
-    code = error.code if isinstance(error, ServiceError) else ErrorCode.INTERNAL_ERROR
+    code = ErrorCode.NOT_READY if isinstance(error, StoreBusyError) else ErrorCode.INTERNAL_ERROR
+    if isinstance(error, ServiceError):
+        code = error.code
     if STATUS[code] >= 500:
         log.warning("request failed", code=code, error=str(error), request_id=request_id)
     answer = error_answer(code, str(error), request_id)

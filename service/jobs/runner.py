@@ -317,6 +317,8 @@ class Runner:
             if self._wait_served is not None:
                 self._wait_served(version)
         except ServiceError:
+            if self._store.active() != version:  # an operator was quicker
+                return False
             if previous is not None and not self._stop.is_set():
                 self._store.undo(change)  # a later rollback must not bring the bad version back
             raise

@@ -422,30 +422,36 @@ class Registry:
         return None
 
     def _swap(self, follower: Follower) -> None:
-        """Put a caught-up model in force. No acknowledged interaction may be missing from what is read after it.
-
-        The old follower rests while the new one makes up the last few interactions: reads go on, writes wait.
-        """
-        before = self._served
-        old = None if before is None else before.main
-        if old is not None:
-            old.stop()
-        try:
-            if follower.running:
-                _catch_up(follower, 0 if old is None else old.applied, self._stop)
-            else:
-                replay(follower.model, self._state, self._state.last_sequence() if old is None else old.applied)
-                follower.start()
-        except BaseException:
-            if old is not None and old.failure is None:
-                old.start()
-            raise
-        warm, self._warm = self._warm, None
-        if old is not None and self._keep_warm and old.failure is None:
-            old.start()
-            self._warm, self._warm_until = old, time.monotonic() + self._keep_warm
+        """Put a model in force. No acknowledged interaction may be missing from what is read after it."""
+        before, warm = self._served, self._warm
+        self._bring_up(follower)
+        self._warm = None
+        if before is not None and self._keep_warm and _follows(before.main):
+            self._warm, self._warm_until = before.main, time.monotonic() + self._keep_warm
         self._serve(Served(follower))
         self._stop_unused(*(before.followers if before else ()), *((warm,) if warm else ()))
+
+    def _bring_up(self, follower: Follower) -> None:
+        """Let a model make up what others hold. Writes wait for it, too, from here on; nobody reads it yet.
+
+        Raises:
+            NotReadyError, StateError: it does not follow, or the service stops; nothing has changed then.
+        """
+        before = self._served
+        try:
+            if not follower.running:
+                replay(follower.model, self._state, self._state.last_sequence(), self._stop.is_set)
+                follower.start()
+            if before is not None:
+                self._serve(replace(before, joining=follower))
+            _catch_up(follower, self._state.last_sequence() if before is None else before.main.applied, self._stop)
+        except BaseException:
+            if before is not None:
+                self._serve(before)
+                self._stop_unused(follower)
+            else:
+                follower.stop()
+            raise
 
     def _follow_experiment(self) -> None:
         """Begin, change or end the experiment as the store says. One version is loaded at a time."""
@@ -460,9 +466,10 @@ class Registry:
                 served = replace(served, variants=kept)
                 self._serve(served)
                 follower.stop()
-        if served.main.model.version != self.store.active():
+        standing = self.store.standing()
+        if served.main.model.version != standing.active:
             return  # an activation ends the experiment, unless it fails and is undone
-        wanted = self.store.experiment()
+        wanted = standing.experiment
         versions = dict.fromkeys(variant.version for variant in (wanted.variants if wanted else ()))
         self._unserved = {version: problem for version, problem in self._unserved.items() if version in versions}
         self._serve_experiment(wanted)
@@ -490,22 +497,15 @@ class Registry:
         )
 
     def _join(self, version: str) -> None:
-        """Bring in a version that is to be served beside the others. From here on writes wait for it, too."""
-        follower = None
+        """Bring in a version that is to be served beside the others."""
         try:
             follower = self._at_hand(version) or self._load(version)
             if follower is None:
                 return
-            if not follower.running:
-                follower.start()
-            self._serve(replace(self.served, joining=follower))
-            _catch_up(follower, self.served.main.applied, self._stop)
+            self._bring_up(follower)
             self._unserved.pop(version, None)
         except Exception as error:  # its users get the active version then
             log.exception("a version of the experiment can't be loaded", version=version)
-            if follower is not None:
-                self._serve(replace(self.served, joining=None))
-                self._stop_unused(follower)
             with self._changed:
                 self._unserved[version] = _problem_of(version, error)
                 self._changed.notify_all()

@@ -33,6 +33,7 @@ def test_what_is_killed_loses_nothing_that_it_acknowledged(subject, level, round
     found = json.loads(ended.stdout)
     if subject == "models":
         assert found["rounds_with_a_broken_store"] == 0
+        assert found["changes"] >= rounds
         return
     assert (found["acknowledged_and_lost"], found["counted_twice"], found["gaps"]) == (0, 0, 0)
     assert found["acknowledged"] > 0

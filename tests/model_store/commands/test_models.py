@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from model_store.command import main
+from model_store.experiment import Arm
 from model_store.store import ModelStore
 from tests.model_store.test_store import small
 
@@ -60,6 +61,15 @@ def test_list_gives_every_version_the_oldest_first_and_marks_the_active_one(mode
     assert (status, out) == (0, "")
     assert "v0002" in err
     assert "0.2500" in err
+
+
+def test_list_shows_an_experiment_s_variants(models: Shell, store: ModelStore) -> None:
+    store.set_experiment("x", [Arm("b", "v0001", 0.25), Arm("control", "v0003", 0.1)])
+    listed = models.json("list")["versions"]
+    assert [row["variants"] for row in listed] == [{"b": 0.25}, {}, {"control": 0.1}]
+    told = models("list")[2]
+    assert "b 25 %" in told
+    assert "active" in told
 
 
 def test_list_of_an_empty_store_says_so_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from model_store.errors import StoreBusyError
+from model_store.store import ModelStore
 from service.http import schemas
 from service.http.app import create_app
 from service.settings import Settings
@@ -258,3 +260,15 @@ def test_an_experiment_that_can_not_be_is_refused_and_what_was_before_goes_on(tm
             assert told[1] == code
             assert words in told[2]
         assert client.get("/admin/experiment").json() == before
+
+
+def test_a_store_that_another_process_is_changing_is_asked_again_later(tmp_path, monkeypatch):
+    def busy(_store: ModelStore) -> None:
+        raise StoreBusyError("another process has been changing the store for 10 s. Try again.")
+
+    publish_world(tmp_path)
+    with Client(create_app(Settings(store=tmp_path))) as client:
+        monkeypatch.setattr(ModelStore, "end_experiment", busy)
+        answer = client.request("DELETE", "/admin/experiment")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+    assert answer.headers["retry-after"] == "1"

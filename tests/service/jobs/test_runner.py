@@ -252,6 +252,18 @@ def test_nothing_is_put_in_force_before_the_state_knows_that_it_can_not_be_cance
     assert house.store.active() == "v0002"
 
 
+def test_who_activates_another_version_while_a_job_s_is_being_loaded_has_the_last_word(house, monkeypatch):
+    def roll_back(version: str) -> None:
+        house.store.rollback()
+        until(lambda: house.registry.serving == "v0001")
+        house.registry.wait_version(version, 30)
+
+    monkeypatch.setattr(house.runner, "_wait_served", roll_back)
+    job = house.finished(house.jobs.retrain().job_id)
+    assert (job.state, job.phase) == ("succeeded", "not activated: v0001 was activated meanwhile")
+    assert (house.store.active(), house.store.previous()) == ("v0001", None)
+
+
 @pytest.mark.parametrize("house", ["hold"], indirect=True)
 def test_a_version_is_not_put_in_force_by_itself_while_an_experiment_compares_the_active_one(house):
     job = house.jobs.retrain()
