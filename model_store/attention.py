@@ -31,7 +31,7 @@ from model_store.keys import NodeKeys
 from model_store.neighbor_lists import Frozen, Lock, NeighborLists, has_edge
 from model_store.patched import EMPTY
 from model_store.ragged import Ragged, grown, is_mapped, read_only
-from model_store.similarity import build_similarity, refresh_similarity, similarity_row
+from model_store.similarity import build_similarity, refresh_similarity, similarity_row, similarity_rows
 from model_store.stamp import Stamp
 from model_store.visited import VisitedSets, transpose
 from model_store.walks import WalkSettings, walk_nodes
@@ -256,6 +256,32 @@ class AttentionState:
             tag,
         )
         return row
+
+    def similarities(
+        self, nodes: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+        """`neighbors` and `similarity` of several nodes, one after the other.
+
+        Returns:
+            (n + 1,) where each node's part begins; neighbors, copied; S aligned with them.
+        """
+        scratch, lists = self._reading, self._lists.rows
+        n_tags = int(lists.lengths[nodes].sum()) + len(nodes)
+        tag = scratch.sets.take(n_tags, self._n_nodes)
+        walk_tag = scratch.walks.take(n_tags, self._n_nodes)
+        assert tag == walk_tag  # noqa: S101
+        found: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]] = similarity_rows(
+            nodes,
+            self._stale,
+            lists,
+            self._keys,
+            self._sets.rows,
+            self._plan,
+            scratch.sets.array,
+            scratch.walks.array,
+            tag,
+        )
+        return found
 
     def detach(self) -> Ragged:
         """The neighbor lists as they are now, to be changed aside (`model_store.trials`). Hold the readers' lock."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model_store.adjacency import Adjacency
 from model_store.propagation import Vectors, add_neighbors, propagate_rows
+from model_store.ragged import read_only
 
 
 @dataclass(frozen=True)
@@ -144,22 +145,82 @@ class ServingForm:
         Returns:
             (width,) Z_u.
         """
-        out = np.zeros(self.width, np.float32)
-        if node < len(self.base):
-            out[:] = self.alpha[0] * self.base[node]
-        add_neighbors(
+        ends = np.array([0, len(neighbors)])
+        nodes = np.array([node], np.int32)
+        vector: Vectors = self.user_embeddings(nodes, ends, neighbors, similarity, lengths, neighbor_embeddings)[0]
+        return vector
+
+    def user_embeddings(
+        self,
+        nodes: NDArray[np.int32],
+        ends: NDArray[np.int64],
+        neighbors: NDArray[np.int32],
+        similarity: NDArray[np.float32],
+        lengths: NDArray[np.int32],
+        neighbor_embeddings: Vectors,
+    ) -> Vectors:
+        """`user_embedding` of several users.
+
+        Args:
+            nodes: (n,) the users' nodes.
+            ends: (n + 1,) where each user's neighbors begin.
+            neighbors: the users' items as nodes, one user after the other.
+            similarity: S, aligned with `neighbors`.
+            lengths: (N,) degrees.
+            neighbor_embeddings: T.
+
+        Returns:
+            (n, width) Z_u.
+        """
+        out = np.zeros((len(nodes), self.width), np.float32)
+        user_rows(
             out,
-            node,
-            0,
-            len(neighbors),
+            nodes,
+            ends,
             neighbors,
             similarity,
             lengths,
+            read_only(self.alpha[0]),
+            read_only(self.base),
             self.similarity_weight,
             int(self.self_loops),
             neighbor_embeddings,
         )
         return out
+
+
+@njit(cache=True, nogil=True)
+def user_rows(
+    out: Vectors,
+    nodes: NDArray[np.int32],
+    ends: NDArray[np.int64],
+    neighbors: NDArray[np.int32],
+    similarity: NDArray[np.float32],
+    lengths: NDArray[np.int32],
+    alpha: Vectors,
+    base: Vectors,
+    similarity_weight: float,
+    self_loops: int,
+    neighbor_embeddings: Vectors,
+) -> None:
+    """Z_u = α_0 X_u + (L̄ T)_u of some users into rows of zeros; see `ServingForm.user_embeddings`."""
+    for i in range(nodes.size):
+        node = nodes[i]
+        if node < base.shape[0]:
+            for c in range(out.shape[1]):
+                out[i, c] = alpha[c] * base[node, c]
+        add_neighbors(
+            out[i],
+            node,
+            ends[i],
+            ends[i + 1] - ends[i],
+            neighbors,
+            similarity,
+            lengths,
+            similarity_weight,
+            self_loops,
+            neighbor_embeddings,
+        )
 
 
 @njit(cache=True, nogil=True)

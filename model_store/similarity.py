@@ -16,7 +16,7 @@ from model_store.parallel import each, part_size
 from model_store.patched import Patched, count_stamped, stamp_set, touch
 from model_store.ragged import Ragged, entry, where
 from model_store.stamp import Stamp
-from model_store.walks import WalkPlan, WalkSettings, new_walkers, visited_sets, walk_node
+from model_store.walks import Walkers, WalkPlan, WalkSettings, new_walkers, visited_sets, walk_node
 
 NO_VALUES = np.zeros(0, np.float32)
 # Most entries of the users' lists that one call of the kernel works on.
@@ -130,13 +130,65 @@ def similarity_row(
     Returns:
         (d,) S.
     """
+    row = np.empty(lists.lengths[node], np.float32)
+    walked = np.empty(plan.n_walks * plan.walk_length + 2, np.int32)
+    fill_row(node, stale, lists, keys, sets, plan, stamp, walk_stamp, first_tag, new_walkers(plan), walked, row)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def similarity_rows(
+    nodes: NDArray[np.int32],
+    stale: NDArray[np.bool_],
+    lists: Ragged,
+    keys: NodeKeys,
+    sets: Ragged,
+    plan: WalkPlan,
+    stamp: NDArray[np.int32],
+    walk_stamp: NDArray[np.int32],
+    first_tag: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """Some nodes' neighbor lists and rows of S, one after the other: see `similarity_row`.
+
+    Of the scratch arrays no entry may lie in first_tag .. first_tag + Σ (d + 1) - 1.
+
+    Returns:
+        (n + 1,) where each node's part begins, neighbors, and S aligned with them.
+    """
+    ends = np.zeros(nodes.size + 1, np.int64)
+    for i in range(nodes.size):
+        ends[i + 1] = ends[i] + lists.lengths[nodes[i]]
+    neighbors, similarity = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.float32)
     walkers = new_walkers(plan)
     walked = np.empty(plan.n_walks * plan.walk_length + 2, np.int32)
-    begin, degree = lists.starts[node], lists.lengths[node]
-    row = np.empty(degree, np.float32)
-    own_size = 0
+    for i in range(nodes.size):
+        node, begin, end = nodes[i], ends[i], ends[i + 1]
+        for p in range(end - begin):
+            neighbors[begin + p] = entry(lists, lists.starts[node] + p)
+        tag, row = first_tag + begin + i, similarity[begin:end]
+        fill_row(node, stale, lists, keys, sets, plan, stamp, walk_stamp, tag, walkers, walked, row)
+    return ends, neighbors, similarity
+
+
+@borrowing
+def fill_row(
+    node: int,
+    stale: NDArray[np.bool_],
+    lists: Ragged,
+    keys: NodeKeys,
+    sets: Ragged,
+    plan: WalkPlan,
+    stamp: NDArray[np.int32],
+    walk_stamp: NDArray[np.int32],
+    first_tag: int,
+    walkers: Walkers,
+    walked: NDArray[np.int32],
+    row: NDArray[np.float32],
+) -> None:
+    """Fill one row of S in: `similarity_row` with its scratch, `walked` with room for a visited set, and its result."""
+    begin, own_size = lists.starts[node], 0
     # The node itself first, then its neighbors.
-    for i in range(-1, degree):
+    for i in range(-1, row.size):
         other = node if i < 0 else entry(lists, begin + i)
         size, shared = 0, 0
         if stale[other]:
@@ -157,7 +209,6 @@ def similarity_row(
             own_size = size
         else:
             row[i] = jaccard(shared, own_size, size)
-    return row
 
 
 def build_similarity(

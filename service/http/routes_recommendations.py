@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -80,7 +79,7 @@ async def recommended(
             answer["sequence"],
             answer["refreshed_at"],
             orjson.dumps(answer),
-            Counter(item["strategy"] for item in answer["items"]),
+            recommender.brought(answer["items"]),
         )
         if before == listed.sequence == model.sequence:  # made of one moment of the log, whoever applied meanwhile
             context.lists.keep(user_id, k, listed)

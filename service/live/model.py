@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,12 +168,19 @@ class LiveModel:
 
     def user(self, user_id: str) -> UserView | None:
         """A user now, None where it is unknown."""
+        return self.views([user_id])[0]
+
+    def views(self, user_ids: Sequence[str]) -> list[UserView | None]:
+        """Several users at one moment, None in the place of an unknown one."""
         with self.lock.reading():
-            row = self.users.row(user_id)
-            return None if row is None else self._view_of(row)
+            rows = [self.users.row(user_id) for user_id in user_ids]
+            found = iter(self._views([row for row in rows if row is not None]))
+            return [None if row is None else next(found) for row in rows]
 
     def walks_to_read(self, user_id: str) -> int:
         """From how many stale nodes a read of this user has to walk."""
+        if not self._state.n_stale:  # mostly; worth no lock
+            return 0
         with self.lock.reading():
             row = self.users.row(user_id)
             return 0 if row is None else self._state.n_stale_of(int(self._user_nodes.values[row]))
@@ -191,7 +199,7 @@ class LiveModel:
             row = self.users.row(user_id)
             if row is None:
                 return None
-            view = self._view_of(row)
+            view = self._views([row])[0]
             readout = view.readout
             known = item_row < readout.n_items
             parts = contributions(
@@ -281,7 +289,8 @@ class LiveModel:
             nodes = self._item_nodes.values[item_rows]
             node = self._state.n_nodes
             neighbors, similarity, degrees = self._state.newcomer(node_key("user", SESSION), nodes)
-            return self._view(-1, node, neighbors, similarity, degrees)
+            nodes, ends = np.array([node], np.int32), np.array([0, len(neighbors)])
+            return self._views_of([-1], nodes, ends, neighbors, similarity, degrees)[0]
 
     # ---- the follower's side -------------------------------------------------------------------------------------
 
@@ -469,34 +478,31 @@ class LiveModel:
             while unsettled and unsettled[0][0] <= settled_at:
                 unsettled.popleft()
 
-    def _view_of(self, row: int) -> UserView:
-        """A user now; the lock is held."""
-        node = int(self._user_nodes.values[row])
-        similarity = self._state.similarity(node)
-        return self._view(row, node, self._state.neighbors(node).copy(), similarity, self._state.degrees)
+    def _views(self, rows: Sequence[int]) -> list[UserView]:
+        """Some users now; the lock is held."""
+        if not rows:
+            return []
+        nodes = self._user_nodes.values[rows]
+        return self._views_of(rows, nodes, *self._state.similarities(nodes), self._state.degrees)
 
-    def _view(
+    def _views_of(
         self,
-        row: int,
-        node: int,
+        rows: Sequence[int],
+        nodes: NDArray[np.int32],
+        ends: NDArray[np.int64],
         neighbors: NDArray[np.int32],
         similarity: NDArray[np.float32],
         degrees: NDArray[np.int32],
-    ) -> UserView:
-        """A row of L̄ read as a user's, -1 for one that has no row; the lock is held."""
-        readout = self._readout
-        vector = self.form.user_embedding(node, neighbors, similarity, degrees, readout.neighbor_embeddings)
-        return UserView(
-            row,
-            node,
-            0 <= row < self.form.n_users,
-            neighbors,
-            self._node_rows.values[neighbors],
-            similarity,
-            vector,
-            readout,
-            self._sequence,
-        )
+    ) -> list[UserView]:
+        """Rows of L̄ read as users', -1 for one that has no row; the lock is held."""
+        readout, n_users, sequence = self._readout, self.form.n_users, self._sequence
+        vectors = self.form.user_embeddings(nodes, ends, neighbors, similarity, degrees, readout.neighbor_embeddings)
+        seen = self._node_rows.values[neighbors]
+        parts = [slice(begin, end) for begin, end in pairwise(ends.tolist())]
+        return [
+            UserView(row, node, 0 <= row < n_users, neighbors[p], seen[p], similarity[p], vector, readout, sequence)
+            for row, node, p, vector in zip(rows, nodes.tolist(), parts, vectors, strict=True)
+        ]
 
 
 def _by_node(due: Due) -> LaterRows | None:
@@ -526,6 +532,7 @@ def warm_up() -> None:
     state.foresee(edge)
     state.apply(edge)
     state.similarity(0)
+    state.similarities(np.array([0], np.int32))
     adjacency = state.snapshot()
     neighbor_embeddings = form.neighbor_embeddings(adjacency)
     vectors = form.embeddings(np.arange(2, 5, dtype=np.int32), adjacency, neighbor_embeddings)

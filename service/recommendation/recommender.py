@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
@@ -116,7 +117,7 @@ def recommend_many(model: LiveModel, wanted: Sequence[tuple[str, int]]) -> list[
         model: the served model.
         wanted: user id and k of each list.
     """
-    views = [model.user(user_id) for user_id, _ in wanted]
+    views = model.views([user_id for user_id, _ in wanted])
     selection = Selection.of(model)
     rankings = _rankings(model, views, selection, [k for _, k in wanted])
     return [
@@ -303,6 +304,13 @@ def require_item(model: LiveModel, item_id: str) -> int:
     if row is None:
         raise UnknownItemError(f"Unknown item {item_id!r}: it has no interaction and is in no artifact.")
     return row
+
+
+def brought(items: Sequence[RecommendedItem]) -> Mapping[Strategy, int]:
+    """How many of a list's items each strategy has brought."""
+    if items and items[0]["strategy"] == items[-1]["strategy"]:  # popular items stand behind all others
+        return {items[0]["strategy"]: len(items)}
+    return Counter(item["strategy"] for item in items)
 
 
 def has_evidence(model: LiveModel, view: UserView) -> bool:

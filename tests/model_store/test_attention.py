@@ -59,6 +59,11 @@ class Follower:
     def similarity(self, name: Node) -> dict[Node, np.float32]:
         node = self.nodes[name]
         row = self.state.similarity(node)
+        # Among others, it is the same row.
+        ends, neighbors, rows = self.state.similarities(np.array([0, node, self.state.n_nodes - 1], np.int32))
+        assert neighbors[ends[1] : ends[2]].tolist() == self.state.neighbors(node).tolist()
+        assert rows[ends[1] : ends[2]].tobytes() == row.tobytes()
+        assert (ends[0], ends[3]) == (0, len(neighbors))
         return {self.names[m]: s for m, s in zip(self.state.neighbors(node), row, strict=True)}
 
 

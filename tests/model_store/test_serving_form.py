@@ -93,6 +93,20 @@ def test_a_user_s_row_alone_has_the_bits_of_its_row_among_all(width: int, self_l
             neighbor_embeddings,
         )
         assert row.tobytes() == embeddings[user].tobytes()
+    # All of them together, beside a later one that has no interaction.
+    users = np.append(np.arange(graph.n_users), adjacency.n_nodes).astype(np.int32)
+    ends = np.append(graph.indptr[: graph.n_users + 1], graph.indptr[graph.n_users])
+    count = int(ends[-1])
+    rows = form.user_embeddings(
+        users,
+        ends,
+        adjacency.neighbors[:count].copy(),
+        adjacency.similarity[:count].copy(),
+        adjacency.lengths,
+        neighbor_embeddings,
+    )
+    assert rows[:-1].tobytes() == embeddings[: graph.n_users].tobytes()
+    assert not rows[-1].any()
 
 
 def test_a_new_user_s_row_is_one_row_of_l_times_t() -> None:

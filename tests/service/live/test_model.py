@@ -161,7 +161,7 @@ from numba.core.dispatcher import Dispatcher
 from service.index.flat import FlatIndex
 from service.explanation.account import PARTS, Wanted, explain
 from service.live.model import LiveModel, warm_up
-from service.recommendation.recommender import popular, recommend, similar
+from service.recommendation.recommender import popular, recommend, recommend_many, similar
 from tests.service.worlds import apply_all, random_pairs
 from tests.support.artifacts import World, publish_world
 
@@ -177,7 +177,7 @@ model = LiveModel(artifact, FlatIndex, start=0, refresh_every=5)
 recommend(model, "u1", 5)
 apply_all(model, random_pairs(np.random.default_rng(8), 12))
 for user, item in random_pairs(np.random.default_rng(8), 12):
-    recommend(model, user, 5), similar(model, item, 5), popular(model, 5)
+    recommend(model, user, 5), recommend_many(model, [(user, 5), ("u1", 5)]), similar(model, item, 5), popular(model, 5)
     explain(model, user, item, Wanted(frozenset(PARTS)))
 after = kernels()
 print({name: (before[name], after[name]) for name in before if before[name] != after[name]})

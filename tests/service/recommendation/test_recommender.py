@@ -11,7 +11,8 @@ from service.index.exact import ExactIndex
 from service.index.flat import FlatIndex
 from service.live.model import LiveModel
 from service.recommendation.recommender import popular, recommend, recommend_many, similar
-from tests.service.worlds import apply_all, dense_scores, edges_of, live_model, logged, random_pairs
+from service.state.port import Change
+from tests.service.worlds import apply_all, changed, dense_scores, edges_of, live_model, logged, random_pairs
 from tests.support.artifacts import World, publish_world
 
 
@@ -93,23 +94,11 @@ def test_lists_that_are_made_together_are_those_that_are_made_alone(tmp_path, bu
     wanted += [("u3", 200), ("new", 20), ("newer", 20), ("nobody", 20), ("u1", 1)]
     assert recommend_many(model, wanted) == [recommend(model, user, k) for user, k in wanted]
     assert recommend_many(model, []) == []
-
-
-def test_a_refresh_in_between_is_no_matter(tmp_path, monkeypatch):
-    model = live_model(tmp_path, refresh_every=5)
-    users = [f"u{n}" for n in range(10)]
-    read = model.user
-
-    def reading(user_id):
-        if user_id == "u5":
-            apply_all(model, [("u9", f"i{n}") for n in range(5)])
-        return read(user_id)
-
-    monkeypatch.setattr(model, "user", reading)
-    found = recommend_many(model, [(user, 10) for user in users])
-    monkeypatch.undo()
-    assert [it["refreshed_at"] for it in found] == [0] * 5 + [5] * 5
-    assert found[5:] == [recommend(model, user, 10) for user in users[5:]]
+    best = recommend(model, "u1", 1)["items"][0]["item_id"]
+    model.apply(changed(model.sequence + 1, Change("withdrawal", item_id=best)))
+    found = recommend_many(model, wanted)
+    assert found == [recommend(model, user, k) for user, k in wanted]
+    assert best not in {item["item_id"] for it in found for item in it["items"]}
 
 
 def test_similar_items_come_by_cosine(tmp_path):
