@@ -20,7 +20,8 @@ RUN pip install --constraint constraints.txt ".[service,cpu]"
 
 FROM build AS build-training
 ARG TORCH_INDEX=
-RUN if [ -n "$TORCH_INDEX" ]; then pip install --constraint constraints.txt -i "$TORCH_INDEX" torch; fi \
+# torch alone: an index of torch holds only some versions of what torch needs.
+RUN if [ -n "$TORCH_INDEX" ]; then pip install --constraint constraints.txt --no-deps -i "$TORCH_INDEX" torch; fi \
     && pip install --constraint constraints.txt ".[service,training,parquet,cpu]"
 
 FROM python:${PYTHON} AS runtime

@@ -19,7 +19,7 @@ from model_store.store import ModelStore
 from service.compaction import compact as compact_log
 from service.erasure import versions_holding
 from service.errors import StartError
-from service.settings import SQLITE, read_settings
+from service.settings import SQLITE, Settings, read_settings
 from service.state import open_state
 from service.state.lines import export_state, import_lines, read_backup, write_backup
 from service.state.port import Change, StateStore
@@ -30,6 +30,11 @@ Store = Annotated[Path | None, typer.Option("--store", help="Directory of the mo
 State = Annotated[str | None, typer.Option("--state", help="State store: sqlite:///PATH or redis://HOST/DB.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Lines = Annotated[Path, typer.Argument(help="File of JSON lines.")]
+
+
+def settings_of(store: Path | None, state: str | None) -> Settings:
+    """The settings of a command that listens nowhere: an address that would ask for an admin key is passed over."""
+    return read_settings(store=store, state=state, host="127.0.0.1")
 
 
 @contextmanager
@@ -44,7 +49,7 @@ def opened_state(store: Path | None, state: str | None, *, new: bool = True) -> 
     Raises:
         StartError: there is none.
     """
-    settings = read_settings(store=store, state=state)
+    settings = settings_of(store, state)
     if not new and settings.state_url.startswith(SQLITE) and not Path(settings.state_url[len(SQLITE) :]).is_file():
         raise StartError(f"There is no state at {settings.state_url}: name another --state.")
     found = open_state(settings.state_url, settings.state_secret)
@@ -136,7 +141,7 @@ def compact(
 ) -> None:
     """Drop from the log what every version of the model store holds. `kdiffe models prune` first."""
     with opened_state(store, state, new=False) as opened:
-        position = compact_log(ModelStore(read_settings(store=store, state=state).store), opened, forget_keys)
+        position = compact_log(ModelStore(settings_of(store, state).store), opened, forget_keys)
     _tell(f"The log begins at {position.compacted + 1} and ends at {position.last}.", asdict(position), as_json)
 
 
@@ -163,7 +168,7 @@ def erase(
     as_json: Json = False,
 ) -> None:
     """Erase a user: from the log at once, from served models within a second, from artifacts with the next version."""
-    settings = read_settings(store=store, state=state)
+    settings = settings_of(store, state)
     with opened_state(store, state, new=False) as opened:
         sequence = opened.append([Change("erasure", user_id, timestamp=time.time())]).sequence
     versions = versions_holding(ModelStore(settings.store), user_id)

@@ -100,6 +100,13 @@ def test_a_bad_line_further_on_says_what_is_taken_up_already(run, tmp_path):
     state.close()
 
 
+def test_an_address_to_listen_on_is_passed_over_by_commands_that_listen_nowhere(run, lines, monkeypatch):
+    monkeypatch.setenv("KDIFFE_HOST", "0.0.0.0")  # noqa: S104 (as in the image; serving asks for a key)
+    monkeypatch.delenv("KDIFFE_ADMIN_KEY", raising=False)
+    assert run("import", lines)["accepted"] == 4
+    assert run("state", "show")["last"] == 4
+
+
 def test_a_file_that_can_not_be_written_is_named(run, lines, tmp_path):
     run("import", lines)
     assert "can't be written" in run("export", str(tmp_path / "nowhere" / "lines.jsonl"), status=1)
