@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -30,13 +31,22 @@ class Server:
             self.log_begin = log.tell()
             command = [sys.executable, "-m", "model_store", "serve", "--store", str(store), "--port", "0", *options]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
+        try:
+            self.version, self.url = self._serving()
+        except BaseException:  # one that is too slow must not be left behind
+            self.process.kill()
+            self.process.wait()
+            raise
+        self.client = httpx.Client(base_url=self.url, timeout=20)
+
+    def _serving(self) -> tuple[str | Any, ...]:
+        """The version that it serves and its address, once it says so."""
         deadline = time.monotonic() + 110
         while (found := re.search(r"kdiffe: serving (\S+) on (\S+)", self.text)) is None:
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
             time.sleep(0.02)
-        self.version, self.url = found.groups()
-        self.client = httpx.Client(base_url=self.url, timeout=20)
+        return found.groups()
 
     @property
     def text(self) -> str:

@@ -152,7 +152,6 @@ class Running:
         program = f"""
 import os, signal, sys, time
 import service.workers
-from model_store.store import ModelStore
 from service.workers import Workers
 service.workers.LOOK, service.workers.FIRST_REST = 0.01, {first_rest}
 def serve():
