@@ -297,7 +297,7 @@ def swaps(options: argparse.Namespace) -> dict[str, object]:
     users, items = ids_of(options.store)
     with copied(options.store, versions=2) as directory:
         service = Server.of_store(directory, KDIFFE_KEEP_WARM=str(options.keep_warm))
-        load = _Load(service.url, users, items, options.clients)
+        load = _Load(service.port, users, items, options)
         spans: list[tuple[float, float]] = []
         grown: list[float] = []
         try:
@@ -345,7 +345,7 @@ def rollback(options: argparse.Namespace) -> dict[str, object]:
     called, followed = [], []
     with copied(options.store, versions=2) as directory:
         service = Server.of_store(directory, workers=options.workers)
-        load = _Load(service.url, users, items, options.clients)
+        load = _Load(service.port, users, items, options)
         try:
             load.start()
             before, other = ModelStore(directory).versions()
@@ -380,15 +380,18 @@ def _until_serving(clients: Iterable[httpx.Client], version: str) -> None:
 
 
 class _Load:
-    """Clients that read and write, in threads of another process than the server."""
+    """Clients that read, and one that writes, in a thread of another process than the server."""
 
-    def __init__(self, url: str, users: list[str], items: list[str], clients: int) -> None:
+    def __init__(self, port: int, users: list[str], items: list[str], options: argparse.Namespace) -> None:
         self.times: list[tuple[float, float]] = []
         self.statuses: Counter[int] = Counter()
         self.failed = 0
-        self._url, self._users, self._items = url, users, items
+        rng = random.Random(options.seed)  # noqa: S311
+        # The same ones again and again: what the graph and its state take is bounded, what grows is something else.
+        self._pairs = [(rng.choice(users), rng.choice(items)) for _ in range(options.pairs)]
+        self._port, self._users = port, users
         self._over = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(clients)))
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._run(options.clients)))
 
     def start(self) -> None:
         """Begin."""
@@ -400,28 +403,31 @@ class _Load:
         self._thread.join()
 
     async def _run(self, clients: int) -> None:
-        async with httpx.AsyncClient(base_url=self._url, timeout=60) as http:
-            await asyncio.gather(*(self._client(http, n) for n in range(clients)))
+        await asyncio.gather(*(self._client(n) for n in range(clients)))
 
-    async def _client(self, http: httpx.AsyncClient, number: int) -> None:
+    async def _client(self, number: int) -> None:
         rng = random.Random(number)  # noqa: S311
+        connection = await Connection.open(self._port)
         while not self._over.is_set():
             began = time.monotonic()
             try:
                 if number == 0:  # one writer, at its own pace
-                    body = {"user_id": rng.choice(self._users), "item_id": rng.choice(self._items)}
-                    answer = await http.post("/interactions", json=body)
+                    user, item = rng.choice(self._pairs)
+                    body = json.dumps({"user_id": user, "item_id": item}).encode()
+                    status, _ = await connection.ask("POST", "/interactions", body)
                 else:
-                    answer = await http.get(f"/recommend/{rng.choice(self._users)}")
-            except httpx.HTTPError as error:
+                    status, _ = await connection.ask("GET", f"/recommend/{rng.choice(self._users)}")
+            except (OSError, EOFError) as error:
                 self.failed += 1
                 sys.stderr.write(f"{error!r}\n")
+                connection = await Connection.open(self._port)
                 continue
             if number:
                 self.times.append((began, time.monotonic() - began))
-            self.statuses[answer.status_code] += 1
-            self.failed += answer.status_code >= 400
+            self.statuses[status] += 1
+            self.failed += status >= 400
             await asyncio.sleep(0.02 if number == 0 else 0.004)
+        connection.close()
 
 
 def replay(options: argparse.Namespace) -> dict[str, object]:
@@ -476,6 +482,7 @@ def main() -> None:
     parser.add_argument("--writes", type=int, default=200)
     parser.add_argument("--swaps", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=1000, help="swaps: different interactions that are written")
     parser.add_argument("--keep-warm", type=float, default=0.0, help="seconds that the version before stays in memory")
     parser.add_argument("--seconds", type=float, default=60.0, help="load: seconds of reads alone, and beside writes")
     parser.add_argument("--turns", type=int, default=4, help="load: how often the two take turns")

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from service.errors import NotReadyError, StateError
 from service.index import IndexBuilder
 from service.live.follower import Follower, replay
 from service.live.model import LiveModel, warm_up
+from service.live.priority import step_back
 from service.state.port import StateStore
 
 # Seconds until a version that could not be loaded is tried again.
@@ -375,7 +377,7 @@ class Registry:
         if problem is not None and problem.version == active and time.monotonic() - problem.since < RETRY:
             return
         began = time.monotonic()
-        follower = self._at_hand(active) or self._load(active)
+        follower = self._at_hand(active) or self._load_aside(active)
         if follower is None:
             return
         self._swap(follower)
@@ -383,6 +385,14 @@ class Registry:
         log.info("serving", version=active, sequence=follower.applied, seconds=seconds)
         if self._on_swap is not None:
             self._on_swap(follower.model)
+
+    def _load_aside(self, version: str) -> Follower | None:
+        """A version as `_load` gives it; where another one is served, whoever reads that one goes first."""
+        if self._served is None:
+            return self._load(version)
+        # A thread of its own: one that has stepped back can't step forward again.
+        with ThreadPoolExecutor(1, f"kdiffe-load-{version}", initializer=step_back) as aside:
+            return aside.submit(self._load, version).result()
 
     def _load(self, version: str) -> Follower | None:
         """A version, loaded aside and caught up with the log, its follower not yet started."""
@@ -404,12 +414,15 @@ class Registry:
             )
         model = LiveModel(artifact, self._build_index, start=start, refresh_every=self._refresh_every)
         model.seed(self._state.records("item"), start)
-        # Interactions go on arriving: come close, the last ones follow at the swap.
+        # Interactions go on arriving: come close, the last ones follow at the swap. Settled here, so that those who
+        # read the model first need not walk.
         for _ in range(PASSES):
+            replay(model, self._state, last, self._stop.is_set)
+            while model.settle() and not self._stop.is_set():
+                pass
+            last = self._state.last_sequence()
             if last - model.sequence <= CLOSE:
                 break
-            replay(model, self._state, last, self._stop.is_set)
-            last = self._state.last_sequence()
         return None if self._stop.is_set() else Follower(model, self._state, poll_interval=self._poll)
 
     def _at_hand(self, version: str) -> Follower | None:
@@ -499,7 +512,7 @@ class Registry:
     def _join(self, version: str) -> None:
         """Bring in a version that is to be served beside the others."""
         try:
-            follower = self._at_hand(version) or self._load(version)
+            follower = self._at_hand(version) or self._load_aside(version)
             if follower is None:
                 return
             self._bring_up(follower)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,7 +15,8 @@ from model_store.experiment import MAIN, Arm
 from model_store.store import ModelStore
 from service.errors import NotReadyError
 from service.index.exact import ExactIndex
-from service.live.registry import Registry
+from service.live.priority import NICER
+from service.live.registry import Registry, Served
 from service.recommendation.recommender import recommend
 from service.state.memory import MemoryState
 from tests.service.worlds import interactions, random_pairs
@@ -116,6 +119,28 @@ def test_a_version_trained_up_to_a_sequence_number_replays_only_what_came_after(
     assert registry.model.sequence == 2
     assert registry.model.item_row("only-in-the-log") is None
     assert ("y", "i1") in registry.model.edges()
+
+
+def test_a_new_version_is_settled_before_it_is_served_and_those_who_answer_go_first(tmp_path):
+    nices: list[int] = []
+
+    def build_index(vectors):
+        nices.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return ExactIndex(vectors)
+
+    publish_world(tmp_path)
+    state = MemoryState()
+    registry = Registry(ModelStore(tmp_path), state, build_index, refresh_every=10)
+    first = registry._load_aside("v0001")
+    registry._serve(Served(first))
+    state.append(interactions(random_pairs(np.random.default_rng(0), 17)))
+    follower = registry._load_aside("v0001")
+    assert (follower.applied, follower.model.readout.refreshed_at, follower.model.n_stale) == (17, 10, 0)
+    if sys.platform.startswith("linux"):
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert nices[0] == own  # nobody is answered before
+        assert set(nices[1:]) == {min(own + NICER, 19)}
+        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 def test_sequence_numbers_of_another_log_do_not_count(tmp_path, registry):
