@@ -32,6 +32,9 @@ from training.sampling import Sampler
 from training.selecting import Fitted, best_served, embeddings_of, preliminary_table
 from training.settings import TrainingSettings
 
+# Of what a fit writes into its checkpoint: one of another form is refused as another fit's.
+CHECKPOINT_FORM = 2
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -239,7 +242,7 @@ def losses_to_try(settings: TrainingSettings, selects: bool) -> tuple[Literal["s
 
 def identity_of(settings: TrainingSettings, fingerprint: str, fixed_epochs: int | None) -> str:
     """A name for a fit: equal for equal settings, data and seed."""
-    content: dict[str, Any] = {"settings": asdict(settings), "data": fingerprint, "epochs": fixed_epochs}
+    content = {"form": CHECKPOINT_FORM, "settings": asdict(settings), "data": fingerprint, "epochs": fixed_epochs}
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
