@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import re
@@ -187,6 +188,7 @@ def load(options: argparse.Namespace) -> dict[str, object]:
     Readers and writers keep to their rates whatever the answers take; a read's time begins when it is due. Nothing is
     kept as bytes, so that every list is made.
     """
+    gc.disable()  # this process's own collections, over the tasks of all requests, would count as the service's stalls
     with copied(options.store) as directory:
         service = Server.of_store(directory, KDIFFE_CACHED_LISTS="0")
         try:
