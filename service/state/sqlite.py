@@ -155,7 +155,7 @@ class SqliteState:
         """
         self.path = path
         self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._readers_lock = threading.Lock()
         self._seen = 0
         try:
@@ -404,7 +404,7 @@ class SqliteState:
         if not self._writer.close():
             return
         with self._readers_lock:
-            for connection in self._readers:
+            for _, connection in self._readers:
                 connection.close()
             self._readers.clear()
         self._connection.close()
@@ -449,11 +449,19 @@ class SqliteState:
             if connection is None:
                 connection = self._connect()
                 self._local.connection = connection
-                with self._readers_lock:
-                    self._readers.append(connection)
+                self._keep_reader(connection)
             yield connection
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
+
+    def _keep_reader(self, connection: sqlite3.Connection) -> None:
+        """Keep this thread's connection; those of threads that have ended are closed: each swap ends some."""
+        with self._readers_lock:
+            ended = [reader for thread, reader in self._readers if not thread.is_alive()]
+            self._readers = [(thread, reader) for thread, reader in self._readers if thread.is_alive()]
+            self._readers.append((threading.current_thread(), connection))
+        for reader in ended:
+            reader.close()
 
     def _check_in_place(self) -> None:
         """Refuse to go on with a file that no longer lies at its path: what is written into it would be lost.

@@ -5,8 +5,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import wait
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +166,28 @@ def test_a_file_that_another_process_keeps_locked_fails_all_who_wait_at_once(tmp
     other.close()
     assert state.append([interaction()]).sequence == 1
     state.close()
+
+
+def test_a_thread_that_has_ended_leaves_no_connection_behind(tmp_path):
+    state = SqliteState(tmp_path / "state.sqlite3")
+    try:
+        wait([state.submit([interaction("u", "i")])])
+        found: list[int] = []
+
+        def look() -> None:
+            thread = threading.Thread(target=lambda: found.append(len(state.read(0, 10))))
+            thread.start()
+            thread.join()
+
+        look()
+        look()
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(20):
+            look()
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before
+        assert found == [1] * 22
+    finally:
+        state.close()
 
 
 def test_a_closed_state_refuses_writes(tmp_path):
