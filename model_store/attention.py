@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from threading import RLock
 from typing import Any
@@ -32,7 +32,7 @@ from model_store.neighbor_lists import Frozen, Lock, NeighborLists, has_edge
 from model_store.patched import EMPTY
 from model_store.ragged import Ragged, grown, is_mapped, read_only
 from model_store.similarity import build_similarity, refresh_similarity, similarity_row, similarity_rows
-from model_store.stamp import Stamp
+from model_store.stamp import Stamp, Stamps
 from model_store.visited import VisitedSets, transpose
 from model_store.walks import WalkSettings, walk_nodes
 
@@ -87,14 +87,6 @@ class _Cycle:
     refreshed: int = 0
 
 
-@dataclass
-class _Scratch:
-    """What one thread stamps in."""
-
-    sets: Stamp = field(default_factory=Stamp)
-    walks: Stamp = field(default_factory=Stamp)
-
-
 class AttentionState:
     """Neighbor lists, visited sets and S of a growing graph.
 
@@ -139,7 +131,7 @@ class AttentionState:
         self._changed_at = np.zeros(self._n_nodes, np.int64)
         self._settled_at = 0
         self._cycle: _Cycle | None = None
-        self._reading, self._settling = _Scratch(), _Scratch()
+        self._reading, self._settling = Stamps(), Stamp()
 
     @classmethod
     def build(cls, graph: InteractionGraph, settings: WalkSettings, *, threads: int = 1) -> AttentionState:
@@ -240,10 +232,7 @@ class AttentionState:
         scratch, degree = self._reading, int(self._lists.lengths[node])
         if degree == 0:
             return np.zeros(0, np.float32)
-        # Both scratch arrays are asked for equally many tags, so that one number serves both.
-        tag = scratch.sets.take(degree + 1, self._n_nodes)
-        walk_tag = scratch.walks.take(degree + 1, self._n_nodes)
-        assert tag == walk_tag  # noqa: S101
+        tag = scratch.take(degree + 1, self._n_nodes)
         row: NDArray[np.float32] = similarity_row(
             node,
             self._stale,
@@ -266,10 +255,7 @@ class AttentionState:
             (n + 1,) where each node's part begins; neighbors, copied; S aligned with them.
         """
         scratch, lists = self._reading, self._lists.rows
-        n_tags = int(lists.lengths[nodes].sum()) + len(nodes)
-        tag = scratch.sets.take(n_tags, self._n_nodes)
-        walk_tag = scratch.walks.take(n_tags, self._n_nodes)
-        assert tag == walk_tag  # noqa: S101
+        tag = scratch.take(int(lists.lengths[nodes].sum()) + len(nodes), self._n_nodes)
         found: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]] = similarity_rows(
             nodes,
             self._stale,
@@ -313,9 +299,7 @@ class AttentionState:
         stale = np.append(self._stale[:n], True)
         stale[others] = True
         scratch = self._reading
-        tag = scratch.sets.take(degree + 1, n + 1)
-        walk_tag = scratch.walks.take(degree + 1, n + 1)
-        assert tag == walk_tag  # noqa: S101
+        tag = scratch.take(degree + 1, n + 1)
         row_of_s: NDArray[np.float32] = similarity_row(
             n,
             stale,
@@ -474,7 +458,7 @@ class AttentionState:
         return len(nodes)
 
     def _walk(self, cycle: _Cycle, nodes: NDArray[np.int32], lock: Lock) -> None:
-        sets, stamp = self._sets, self._settling.sets
+        sets, stamp = self._sets, self._settling
         sizes = np.zeros(len(nodes), np.int32)
         tag = stamp.take(len(nodes), self._n_nodes)
         members = walk_nodes(nodes, cycle.lists, self._keys, self._plan, stamp.array, tag, sizes)
@@ -485,7 +469,7 @@ class AttentionState:
         cycle.affected[nodes[walked.differs]] = True
 
     def _refresh(self, cycle: _Cycle, nodes: NDArray[np.int32]) -> None:
-        lists, stamp = self._lists, self._settling.sets
+        lists, stamp = self._lists, self._settling
         tag = stamp.take(len(nodes), self._n_nodes)
         refresh_similarity(
             nodes,

@@ -197,12 +197,18 @@ def make_patches(
 
 
 @borrowing
+def length_of(patches: NDArray[np.int32], place: int) -> int:
+    """How many entries a patch takes."""
+    return int(2 + max(patches[place], 0) + patches[place + 1])
+
+
+@borrowing
 def n_living(places: NDArray[np.int64], patches: NDArray[np.int32]) -> int:
     """How many entries the sets' patches take."""
     count = 0
     for place in places:
         if place >= FIRST:
-            count += 2 + max(patches[place], 0) + patches[place + 1]
+            count += length_of(patches, place)
     return count
 
 
@@ -217,7 +223,7 @@ def keep_living(
         new_places[row] = place
         if place >= FIRST:
             new_places[row] = end
-            for p in range(place, place + 2 + max(patches[place], 0) + patches[place + 1]):
+            for p in range(place, place + length_of(patches, place)):
                 kept[end] = patches[p]
                 end += 1
     return end

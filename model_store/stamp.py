@@ -23,3 +23,16 @@ class Stamp:
         first = self._next
         self._next += count
         return first
+
+
+class Stamps:
+    """Two of them with the same tags: for the sets that a row of S counts, and for walks from what is stale of them."""
+
+    def __init__(self) -> None:
+        self.sets, self.walks = Stamp(), Stamp()
+
+    def take(self, count: int, n_nodes: int) -> int:
+        """The first of `count` tags that no entry of either array holds; both have room for `n_nodes`."""
+        tag, walk_tag = self.sets.take(count, n_nodes), self.walks.take(count, n_nodes)
+        assert tag == walk_tag  # noqa: S101
+        return tag

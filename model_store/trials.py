@@ -18,7 +18,7 @@ from model_store.propagation import Vectors
 from model_store.ragged import NO_NODES, Ragged, grown, read_only
 from model_store.serving_form import ServingForm
 from model_store.similarity import similarity_row
-from model_store.stamp import Stamp
+from model_store.stamp import Stamps
 from model_store.walks import WalkSettings
 
 
@@ -71,7 +71,7 @@ class Trials:
         self._neighbor_embeddings = neighbor_embeddings
         # Every set is walked anew: which stored ones would still be right is not asked.
         self._stale = np.ones(len(lists.starts), np.bool_)
-        self._sets, self._walks = Stamp(), Stamp()
+        self._stamps = Stamps()
         self.neighbors = self._lists.row(node).copy()
 
     def row(self, removed: NDArray[np.int32] = NO_NODES, added: NDArray[np.int32] = NO_NODES) -> TrialRow:
@@ -126,9 +126,7 @@ class Trials:
     def _similarity(self, degree: int) -> NDArray[np.float32]:
         if degree == 0:
             return np.zeros(0, np.float32)
-        tag = self._sets.take(degree + 1, len(self._starts))
-        walk_tag = self._walks.take(degree + 1, len(self._starts))
-        assert tag == walk_tag  # noqa: S101
+        tag = self._stamps.take(degree + 1, len(self._starts))
         lists = self._lists._replace(tail=read_only(self._tail))
         row: NDArray[np.float32] = similarity_row(
             self.node,
@@ -137,8 +135,8 @@ class Trials:
             self._keys,
             NO_SETS,  # none is read: all are stale
             self._plan,
-            self._sets.array,
-            self._walks.array,
+            self._stamps.sets.array,
+            self._stamps.walks.array,
             tag,
         )
         return row

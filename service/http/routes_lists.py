@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
@@ -17,7 +16,7 @@ from service.http.routes_recommendations import READ_ERRORS, AtLeast, Variant, c
 from service.http.schemas_lists import Lists, RecommendIn
 from service.live.model import LiveModel
 from service.recommendation.cursor import Cursor
-from service.recommendation.recommender import ListPage, Wish, recommend_page, unknown_items
+from service.recommendation.recommender import ListPage, Wish, brought, recommend_page, unknown_items
 from service.settings import Settings
 
 router = APIRouter(tags=["recommendations"])
@@ -44,9 +43,9 @@ async def recommend(
     # A list takes up to some milliseconds: not on the event loop.
     pages = await asyncio.to_thread(_lists, [got.model for got in given], whose, asked.wish(), cursor)
     for page, got in zip(pages, given, strict=True):
-        strategies = Counter(item["strategy"] for item in page["items"])
         counted = FORCED if variant else got.variant
-        context.telemetry.recommended(strategies, page["model_version"], counted, got.model.readout.index.name)
+        backend = got.model.readout.index.name
+        context.telemetry.recommended(brought(page["items"]), page["model_version"], counted, backend)
     results = [{**page, "variant": got.variant} for page, got in zip(pages, given, strict=True)]
     return json_answer({"results": results, "unknown_items": unknown_items(chosen.model, asked.named_items())})
 

@@ -252,7 +252,7 @@ class BesideScores:
     def quality(self, table: sparse.csr_array) -> float:
         """Validation NDCG@20 at the best weight."""
         if table.nnz == 0 or len(self._split.users) == 0:
-            return self._evaluate(self._scores)
+            return _evaluate(self._scores, self._split)
         found, self._start, _ = self._best_of_table(table)
         return found
 
@@ -263,30 +263,19 @@ class BesideScores:
         _, _, weight = self._best_of_table(table)
         base = self._scores + weight * self._product(table)
         scale = weight * float(table.data.mean()) / float(content.data.mean())
-        product = self._product(content)
-
-        def at(place: int) -> float:
-            return self._evaluate(base + np.float32(scale * 2.0**place) * product)
-
+        at = _weighted(base, self._product(content), float(scale), self._split)
         found, place = _climb_powers(at, self._share_start)
         self._share_start = place
         return found, 2.0**place
 
     def _best_of_table(self, table: sparse.csr_array) -> tuple[float, int, np.float32]:
         unit = self._spread / float(table.data.mean())
-        product = self._product(table)
-
-        def at(place: int) -> float:
-            return self._evaluate(self._scores + np.float32(unit * 2.0**place) * product)
-
+        at = _weighted(self._scores, self._product(table), unit, self._split)
         found, place = _climb_powers(at, self._start)
         return found, place, np.float32(unit * 2.0**place)
 
     def _product(self, table: sparse.csr_array) -> NDArray[np.float32]:
         return np.asarray((self._history @ table).toarray(), np.float32)
-
-    def _evaluate(self, scores: NDArray[np.float32]) -> float:
-        return _evaluate(scores, self._split)
 
 
 class BesideTable:
@@ -313,11 +302,7 @@ class BesideTable:
         if len(self._split.users) == 0:
             return 0.0
         own = _scores_of(scores, self._split.users)
-        unit = _spread(own) / self._mean
-
-        def at(place: int) -> float:
-            return _evaluate(own + np.float32(unit * 2.0**place) * self._product, self._split)
-
+        at = _weighted(own, self._product, _spread(own) / self._mean, self._split)
         return max(_evaluate(own, self._split), _climb_powers(at, 0)[0])
 
 
@@ -342,6 +327,17 @@ def _evaluate(scores: NDArray[np.float32], split: Split) -> float:
         return scores[np.searchsorted(split.users, users)]
 
     return evaluate(of, split)[_METRIC]
+
+
+def _weighted(
+    scores: NDArray[np.float32], product: NDArray[np.float32], unit: float, split: Split
+) -> Callable[[int], float]:
+    """Place → NDCG@20 of the scores with the product beside them, which weighs `unit` · 2^place."""
+
+    def at(place: int) -> float:
+        return _evaluate(scores + np.float32(unit * 2.0**place) * product, split)
+
+    return at
 
 
 def _climb_powers(quality: Callable[[int], float], start: int, reach: int = 6) -> tuple[float, int]:
