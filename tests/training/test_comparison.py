@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.training.experiments.worlds import DATA
-from tests.training.worlds import Recorder, clips, matrix_of, small
+from tests.training.worlds import Recorder, clips, knowledge_view, matrix_of, model_of, small, valid_split
 from training import comparison
-from training.comparison import MODELS, describe, models_for
+from training.comparison import MODELS, Task, describe, models_for
 from training.data.dataset import DataSet, Interactions
 from training.errors import ConfigurationError
+from training.evaluation import interaction_matrix
 from training.experiments.lab import Lab, Run
 from training.observer import Silence
 from training.results import Record, Results
+from training.sampling import Sampler
 from training.settings import OptimiserSettings, TrainingSettings
 
 CLIPS = clips()
@@ -97,6 +101,50 @@ def test_lightgcn_is_one_training_with_b_beside_it_and_without(monkeypatch: pyte
     assert bare["lightgcn"].metrics == alone.metrics
 
 
+def test_lightgcns_reference_is_a_plain_lightgcn_written_out_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, users, items, n_epochs = CLIPS, CLIPS.n_users, CLIPS.n_items, 12
+    base = comparison.LIGHTGCN_REFERENCE
+    # Fewer columns and a faster rate, so that a few epochs show what is minimised.
+    quick = replace(base.optimiser, learning_rate=0.02, max_epochs=n_epochs, evaluate_every=1)
+    model = replace(base.model, width=8)
+    monkeypatch.setattr(comparison, "LIGHTGCN_REFERENCE", replace(base, model=model, optimiser=quick))
+    settings = small(run={"seed": 5})
+    history, valid = interaction_matrix(data.train, users, items), valid_split(data)
+    task = Task(data, history, valid, settings, Silence(), tmp_path)
+    (found,) = MODELS["lightgcn_reference"].train(task)
+
+    # He et al. (SIGIR 2020): the mean of D^-1/2 A D^-1/2 applied 0, 1 and 2 times; the mean of -log σ(y_ui - y_uj) plus
+    # 1e-4 ‖Θ_batch‖² / 2b; interactions alike; Adam. Its start and its draws are those of the run.
+    start = knowledge_view(model_of(data, comparison.lightgcn_reference_settings(settings), 5))
+    theta = torch.cat([start.user_embeddings, start.item_embeddings]).detach().requires_grad_()
+    links = torch.from_numpy(matrix_of(data.train, users, items)).float()
+    whole = torch.zeros(users + items, users + items)
+    whole[:users, users:], whole[users:, :users] = links, links.T
+    scale = whole.sum(1).clamp(min=1e-12) ** -0.5
+    whole = scale[:, None] * whole * scale
+    adam, sampler = torch.optim.Adam([theta], lr=0.02), Sampler(data.train, items, 1, 5)
+    by_epoch = []
+    for epoch in range(1, n_epochs + 1):
+        drawn = sampler.epoch(epoch)
+        u, i, j = (torch.from_numpy(rows) for rows in (drawn.users, drawn.positives, drawn.negatives[:, 0]))
+        z = (theta + whole @ theta + whole @ (whole @ theta)) / 3
+        margins = (z[u] * (z[users + i] - z[users + j])).sum(1)
+        squares = torch.stack([theta[rows].pow(2).sum() for rows in (u, users + i, users + j)]).sum()
+        adam.zero_grad()
+        (torch.log1p(torch.exp(-margins)).mean() + 1e-4 * squares / (2 * len(u))).backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        with torch.no_grad():
+            z = (theta + whole @ theta + whole @ (whole @ theta)) / 3
+            scores = (z[:users] @ z[users:].T).numpy()
+        by_epoch.append((figures(scores, replace(data, test=data.valid))["ndcg@20"], scores))
+    best = max(range(n_epochs), key=lambda epoch: by_epoch[epoch][0])
+    assert found.epochs == best + 1
+    np.testing.assert_allclose(found.scores(np.arange(users)), by_epoch[best][1], atol=1e-5)
+    assert (found.chosen, found.without_table) == ({}, None)
+
+
 def test_kdiffe_without_its_table_is_the_model_whose_table_weighs_nothing() -> None:
     # Selected by the graph part alone: beside B another epoch may be the best.
     alone = {"selected_by": "graph"}
@@ -131,6 +179,7 @@ def test_a_model_that_does_not_fit_the_set_is_refused_by_name_and_left_out_by_de
     recorder = Recorder()
     assert models_for(None, DATA, limited, recorder) == ["popularity", "itemknn", "lightgcn", "kdiffe"]
     assert [note.split()[0] for note in recorder.notes] == ["ease", "diffmm"]
+    assert models_for(["lightgcn_reference"], DATA, limited, recorder) == ["lightgcn_reference"]  # named only
     assert models_for(["kdiffe", "ease", "kdiffe"], DATA, small(), recorder) == ["kdiffe", "ease"]
 
 

@@ -35,7 +35,12 @@ from training.settings import TrainingSettings
 def compare(
     data: Data,
     models: Annotated[
-        str | None, typer.Option("--models", help="Comma-separated names; all that fit the set if left out.")
+        str | None,
+        typer.Option(
+            "--models",
+            help="Comma-separated names; if left out, all that fit the set but lightgcn_reference (LightGCN as its "
+            "reference figures were measured).",
+        ),
     ] = None,
     seeds: Seeds = 3,
     split: SplitName = "test",

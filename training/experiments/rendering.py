@@ -54,7 +54,16 @@ PUBLISHED: Mapping[str, tuple[str, str]] = {
 
 Group = TypeVar("Group", str, tuple[str, str])
 
-_MODELS = ("popularity", "itemknn", "ease", "lightgcn", "lightgcn_with_table", "diffmm", "kdiffe")
+_MODELS = (
+    "popularity",
+    "itemknn",
+    "ease",
+    "lightgcn_reference",
+    "lightgcn",
+    "lightgcn_with_table",
+    "diffmm",
+    "kdiffe",
+)
 _BEYOND = {
     "precision@20": "Precision@20",
     "hit_rate@20": "hit rate@20",
