@@ -296,6 +296,7 @@ async def _is_settled(port: int) -> bool:
 
 def swaps(options: argparse.Namespace) -> dict[str, object]:
     """Activations under load: failed requests, memory, and latencies while a version is loaded and swapped in."""
+    gc.disable()  # this process's own collections would count as the service's stalls
     users, items = ids_of(options.store)
     with copied(options.store, versions=2) as directory:
         service = Server.of_store(directory, KDIFFE_KEEP_WARM=str(options.keep_warm))
@@ -303,6 +304,7 @@ def swaps(options: argparse.Namespace) -> dict[str, object]:
         spans: list[tuple[float, float]] = []
         grown: list[float] = []
         try:
+            load.write(options.written)
             load.start()
             time.sleep(3)
             names = ModelStore(directory).versions()
@@ -395,6 +397,17 @@ class _Load:
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._run(options.clients)))
 
+    def write(self, count: int) -> None:
+        """Write interactions before anything is measured, many in one request."""
+        rng = random.Random(1)  # noqa: S311
+        with httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=60) as client:
+            for begin in range(0, count, 500):
+                pairs = rng.choices(self._pairs, k=min(500, count - begin))
+                body = {"interactions": [{"user_id": user, "item_id": item} for user, item in pairs]}
+                while (answer := client.post("/interactions", json=body)).status_code == 503:
+                    time.sleep(float(answer.headers["Retry-After"]))  # more than is applied
+                answer.raise_for_status()
+
     def start(self) -> None:
         """Begin."""
         self._thread.start()
@@ -402,7 +415,8 @@ class _Load:
     def end(self) -> None:
         """End."""
         self._over.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     async def _run(self, clients: int) -> None:
         await asyncio.gather(*(self._client(n) for n in range(clients)))
@@ -485,6 +499,7 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=1000, help="swaps: different interactions that are written")
+    parser.add_argument("--written", type=int, default=0, help="swaps: interactions in the log when it begins")
     parser.add_argument("--keep-warm", type=float, default=0.0, help="seconds that the version before stays in memory")
     parser.add_argument("--seconds", type=float, default=60.0, help="load: seconds of reads alone, and beside writes")
     parser.add_argument("--turns", type=int, default=4, help="load: how often the two take turns")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ class IdMap:
 
     def rows(self, external_ids: Sequence[str]) -> NDArray[np.int32]:
         """Rows of many ids, -1 where one is unknown."""
-        return np.fromiter((self._rows.get(i, -1) for i in external_ids), np.int32, count=len(external_ids))
+        return np.fromiter(map(self._rows.get, external_ids, repeat(-1)), np.int32, count=len(external_ids))
 
     def to_array(self) -> NDArray[np.str_]:
         """(n,) external ids in row order."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from service.errors import NotReadyError, StateError
 from service.live.model import LiveModel
-from service.state.port import StateStore
+from service.state.port import Interactions, LogEntry, StateStore
 
 # Most interactions applied under one hold of the lock while serving, and while catching up before serving.
 MICRO_BATCH = 256
@@ -45,8 +45,8 @@ def replay(model: LiveModel, state: StateStore, target: int, stop: Callable[[], 
     boundary = target - target % model.refresh_every
     while model.sequence < target and not stop():
         end = boundary if model.sequence < boundary else target
-        events = state.read(model.sequence, min(end - model.sequence, REPLAY_BATCH))
-        if not events:
+        events = _next(state, model, min(end - model.sequence, REPLAY_BATCH))
+        if not len(events):
             raise ValueError(f"the log ends at {model.sequence}, before {target}")
         model.apply(events)
         if model.sequence == boundary:
@@ -190,8 +190,8 @@ class Follower:
         """Apply what is new in the log, or wait for it."""
         model = self.model
         self._wake.clear()
-        events = self._state.read(model.sequence, min(model.until_refresh, MICRO_BATCH))
-        if events:
+        events = _next(self._state, model, min(model.until_refresh, MICRO_BATCH))
+        if len(events):
             model.apply(events)
             self._settle.set()
             self._release()
@@ -225,6 +225,11 @@ class Follower:
                 loop.call_soon_threadsafe(_finish, future)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 continue
+
+
+def _next(state: StateStore, model: LiveModel, limit: int) -> Sequence[LogEntry] | Interactions:
+    """The entries of the log that a model does not hold yet, the first of them at most."""
+    return state.interactions(model.sequence, limit) or state.read(model.sequence, limit)
 
 
 def _finish(future: asyncio.Future[None]) -> None:

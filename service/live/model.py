@@ -37,7 +37,7 @@ from service.live.item_metadata import ItemMetadata
 from service.live.new_items import NewItems, Told
 from service.live.readout import Due, Explained, Readout, UserView
 from service.live.turn_lock import TurnLock
-from service.state.port import LogEntry, Record
+from service.state.port import Interactions, LogEntry, Record
 
 # The user that an anonymous session is: no client can name it, since ids hold no control characters.
 SESSION = "\0session"
@@ -294,7 +294,7 @@ class LiveModel:
 
     # ---- the follower's side -------------------------------------------------------------------------------------
 
-    def apply(self, events: Sequence[LogEntry]) -> None:
+    def apply(self, events: Sequence[LogEntry] | Interactions) -> None:
         """Take up the next entries of the log; a pair that stands twice is one edge.
 
         A removal ends an edge, wherever it came from; an erasure ends all of a user's edges and forgets the user.
@@ -303,19 +303,41 @@ class LiveModel:
         Raises:
             ValueError: the log has a gap.
         """
-        if not events:
+        if not len(events):
             return
-        expected = range(self._sequence + 1, self._sequence + 1 + len(events))
-        if [event.sequence for event in events] != list(expected):
-            raise ValueError(f"the log must go on at {self._sequence + 1}, not at {events[0].sequence}")
-        told = self._new_items.read(events)
+        if not isinstance(events, Interactions):
+            expected = range(events[0].sequence, events[0].sequence + len(events))
+            if [event.sequence for event in events] != list(expected):
+                raise ValueError("the log has a gap")
+            events = _columns(events) or events
+        after = events.after if isinstance(events, Interactions) else events[0].sequence - 1
+        if after != self._sequence:
+            raise ValueError(f"the log must go on at {self._sequence + 1}, not at {after + 1}")
         with self._state.writing:
-            if all(event.kind == "interaction" for event in events):
-                self._state.foresee(_endpoints([self._known_ends(event) for event in events]))
-            with self.lock.changing():
-                self._apply(events, told)
+            if isinstance(events, Interactions):
+                self._add_edges(events)
+            else:
+                told = self._new_items.read(events)
+                with self.lock.changing():
+                    self._apply(events, told)
+                    self._advance(len(events))
             if self._refresh_at == self._sequence:
                 self._due = self._now()
+
+    def _add_edges(self, events: Interactions) -> None:
+        """Apply interactions: no loop over those whose users and items are known. The state's `writing` is held."""
+        users = _nodes(self.users.rows(events.user_ids), self._user_nodes)
+        items = _nodes(self.items.rows(events.item_ids), self._item_nodes)
+        self._state.foresee((users, items))
+        with self.lock.changing():
+            keys: list[NodeKeys] = []
+            for place in np.flatnonzero((users < 0) | (items < 0)).tolist():
+                users[place] = self._node_of(self.users, self._user_nodes, events.user_ids[place], keys)
+                items[place] = self._node_of(self.items, self._item_nodes, events.item_ids[place], keys)
+            if keys:
+                self._state.add_nodes(np.concatenate(keys))
+            self._state.apply((users, items))
+            self._advance(len(events))
 
     def _apply(self, events: Sequence[LogEntry], told: Sequence[Told]) -> None:
         """Apply entries of the log, and what they say of items; both locks are held."""
@@ -351,22 +373,18 @@ class LiveModel:
         flush()
         if self._new_items.take(told, self.items, self.metadata):
             self._readout = self._new_items.laid_over(self._readout)
+
+    def _advance(self, count: int) -> None:
+        """So many entries of the log are applied; both locks are held."""
+        first = self._sequence + 1
         # Read without the locks: who sees it sees what came before it.
-        self._sequence = events[-1].sequence
+        self._sequence += count
         if self._state.n_waiting:
-            self._unsettled.append((self._state.clock, events[0].sequence, time.monotonic()))
+            self._unsettled.append((self._state.clock, first, time.monotonic()))
         else:
             self._unsettled.clear()
         if self._sequence % self.refresh_every == 0:
             self._refresh_at = self._sequence
-
-    def _known_ends(self, event: LogEntry) -> tuple[int, int]:
-        """The nodes of an interaction, -1 for one that is new."""
-        user, item = self.users.row(event.user_id), self.items.row(event.item_id)
-        return (
-            -1 if user is None else int(self._user_nodes.values[user]),
-            -1 if item is None else int(self._item_nodes.values[item]),
-        )
 
     def seed(self, records: Iterable[Record], upto: int) -> None:
         """Take up the items' records that the log held before it is followed here; call it before `apply`.
@@ -512,6 +530,23 @@ def _by_node(due: Due) -> LaterRows | None:
     nodes = due.item_nodes[list(due.later)]
     order = np.argsort(nodes)
     return LaterRows(nodes[order], np.stack(list(due.later.values()))[order])
+
+
+def _nodes(rows: NDArray[np.int32], nodes: GrowingArray[np.int32]) -> NDArray[np.int32]:
+    """Nodes of rows, -1 for a row of -1."""
+    found = np.full(len(rows), -1, np.int32)
+    known = rows >= 0
+    found[known] = nodes.values[rows[known]]
+    return found
+
+
+def _columns(events: Sequence[LogEntry]) -> Interactions | None:
+    """Entries as columns, None where not all are interactions."""
+    if any(event.kind != "interaction" for event in events):
+        return None
+    return Interactions(
+        events[0].sequence - 1, [event.user_id for event in events], [event.item_id for event in events]
+    )
 
 
 def _endpoints(pairs: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from service.errors import StateError
-from service.state.port import Change, EntryKind, Interaction, Job, LogEntry
+from service.state.port import Change, EntryKind, Interaction, Interactions, Job, LogEntry
 
 
 class Row(NamedTuple):
@@ -52,6 +52,13 @@ def entry_of(sequence: int, row: Row) -> LogEntry:
         kind,
         None if content is None else orjson.loads(content),
     )
+
+
+def columns_of(after: int, rows: Sequence[Row]) -> Interactions | None:
+    """Stored rows as columns, None where there are none or not all are interactions."""
+    if not rows or any(row.kind != "interaction" for row in rows):
+        return None
+    return Interactions(after, [row.user_id for row in rows], [row.item_id for row in rows])
 
 
 def erased(entry: Row) -> Row:

@@ -16,6 +16,7 @@ from service.state.entries import (
     check_compaction,
     check_empty,
     check_range,
+    columns_of,
     entry_of,
     erased,
     row_of,
@@ -30,6 +31,7 @@ from service.state.port import (
     Backup,
     Change,
     Interaction,
+    Interactions,
     Job,
     LogEntry,
     Position,
@@ -78,11 +80,11 @@ class MemoryState:
 
     def read(self, after: int, limit: int) -> list[LogEntry]:
         """A part of the log."""
-        with self._lock:
-            check_range(after, self._last, self._compacted)
-            begin = after - self._compacted
-            rows = self._log[begin : begin + max(limit, 0)]
-        return [entry_of(after + n, row) for n, row in enumerate(rows, 1)]
+        return [entry_of(after + n, row) for n, row in enumerate(self._rows(after, limit), 1)]
+
+    def interactions(self, after: int, limit: int) -> Interactions | None:
+        """A part of the log as columns."""
+        return columns_of(after, self._rows(after, limit))
 
     def last_sequence(self) -> int:
         """The log's last sequence number."""
@@ -223,6 +225,12 @@ class MemoryState:
         """Nothing to let go of."""
 
     # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _rows(self, after: int, limit: int) -> list[Row]:
+        with self._lock:
+            check_range(after, self._last, self._compacted)
+            begin = after - self._compacted
+            return self._log[begin : begin + max(limit, 0)]
 
     def _add(self, row: Row) -> bool:
         """Log a row and make its change. Whether it is new."""

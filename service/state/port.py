@@ -120,6 +120,24 @@ class LogEntry:
 
 
 @dataclass(frozen=True)
+class Interactions:
+    """A part of the log that holds nothing but interactions, column by column: what a graph needs of it.
+
+    Attributes:
+        after: sequence number of the entry before its first one.
+        user_ids: external ids, one for each entry.
+        item_ids: external ids, one for each entry.
+    """
+
+    after: int
+    user_ids: Sequence[str]
+    item_ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+@dataclass(frozen=True)
 class Appended:
     """What became of a batch.
 
@@ -261,6 +279,14 @@ class StateStore(Protocol):
 
         Raises:
             StateError: the log never reached `after` (it was set back), or has been compacted beyond it.
+        """
+        ...
+
+    def interactions(self, after: int, limit: int) -> Interactions | None:
+        """What `read` gives, as columns; None where other entries than interactions are among it, or nothing at all.
+
+        Raises:
+            StateError: the log can't be read. Where it never reached `after`, or begins later, `read` tells.
         """
         ...
 

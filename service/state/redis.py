@@ -41,6 +41,7 @@ from service.state.entries import (
     check_compaction,
     check_empty,
     check_range,
+    columns_of,
     entry_of,
     row_of,
     row_of_logged,
@@ -53,6 +54,7 @@ from service.state.port import (
     Backup,
     Change,
     Interaction,
+    Interactions,
     Job,
     LogEntry,
     Position,
@@ -352,6 +354,13 @@ class RedisState:
 
     def read(self, after: int, limit: int) -> list[LogEntry]:
         """A part of the log; what was erased is filled in."""
+        return [entry_of(after + n, row) for n, row in enumerate(self._rows(after, limit), 1)]
+
+    def interactions(self, after: int, limit: int) -> Interactions | None:
+        """A part of the log as columns."""
+        return columns_of(after, self._rows(after, limit))
+
+    def _rows(self, after: int, limit: int) -> list[Row]:
         limit = max(limit, 0)
         with self._asking(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hmget(self._keys["meta"], ["state_id", "last", "compacted"])
@@ -367,10 +376,7 @@ class RedisState:
         wanted = range(after + 1, min(end, after + limit) + 1)
         missing = [sequence for sequence in wanted if sequence not in known]
         items = self._erased_items(missing) if missing else {}
-        return [
-            entry_of(n, _row(known[n])) if n in known else entry_of(n, Row("erased", "", items[n], 0.0, "", None, None))
-            for n in wanted
-        ]
+        return [_row(known[n]) if n in known else Row("erased", "", items[n], 0.0, "", None, None) for n in wanted]
 
     def last_sequence(self) -> int:
         """The log's last sequence number."""

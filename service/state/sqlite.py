@@ -37,6 +37,7 @@ from service.state.port import (
     Backup,
     Change,
     Interaction,
+    Interactions,
     Job,
     LogEntry,
     Position,
@@ -122,6 +123,10 @@ SCHEMA_VERSION = len(MIGRATIONS)
 JOB_FIELDS = ", ".join(f.name for f in fields(Job))
 JOB_MARKS = ", ".join("?" for _ in fields(Job))
 LOG_FIELDS = "sequence, kind, user_id, item_id, timestamp, type, event_id, content"
+READ_COLUMNS = """
+SELECT total(kind != 'interaction'), json_group_array(sequence), json_group_array(user_id), json_group_array(item_id)
+FROM (SELECT sequence, kind, user_id, item_id FROM log WHERE sequence > ? ORDER BY sequence LIMIT ?)
+"""
 INSERT_KEY = "INSERT INTO keys VALUES (?, ?) ON CONFLICT DO NOTHING"
 INSERT_ENTRY = f"INSERT INTO log ({LOG_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 (our own names)
 PUT_RECORD = """
@@ -210,6 +215,18 @@ class SqliteState:
         if rows:
             self._seen = max(self._seen, rows[-1][0])
         return [entry_of(row[0], Row(*row[1:])) for row in rows]
+
+    def interactions(self, after: int, limit: int) -> Interactions | None:
+        """A part of the log as columns. SQLite makes them, so that other threads have the interpreter meanwhile."""
+        with self._reading() as connection:
+            n_others, *columns = connection.execute(READ_COLUMNS, (after, max(limit, 0))).fetchone()
+        sequences, user_ids, item_ids = map(orjson.loads, columns)
+        # SQLite keeps the order that it reads in, though it does not promise to. Nothing to read, or no such place:
+        # `read` finds out.
+        if n_others or sequences != list(range(after + 1, after + 1 + len(sequences))) or not sequences:
+            return None
+        self._seen = max(self._seen, sequences[-1])
+        return Interactions(after, user_ids, item_ids)
 
     def last_sequence(self) -> int:
         """The log's last sequence number."""

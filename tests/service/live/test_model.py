@@ -16,7 +16,7 @@ from model_store.serving_form import score_rows
 from service.live.follower import Follower
 from service.recommendation.recommender import recommend
 from service.state.memory import MemoryState
-from service.state.port import Change, Interaction, LogEntry
+from service.state.port import Change, Interaction, Interactions, LogEntry
 from tests.service.worlds import (
     Dense,
     apply_all,
@@ -127,6 +127,24 @@ def test_a_gap_in_the_log_is_refused(tmp_path):
     model = live_model(tmp_path)
     with pytest.raises(ValueError, match="go on at 1"):
         model.apply(logged([("u1", "i1")], first=2))
+    with pytest.raises(ValueError, match="go on at 1"):
+        model.apply(Interactions(1, ["u1"], ["i1"]))
+    with pytest.raises(ValueError, match="gap"):
+        model.apply([*logged([("u1", "i1")]), *logged([("u2", "i2")], first=3)])
+    assert model.sequence == 0
+
+
+def test_columns_are_the_same_as_their_entries_and_as_entries_among_others(tmp_path):
+    pairs = [*random_pairs(np.random.default_rng(9), 20), ("new", "newer"), ("u1", "newer"), ("new", "newer")]
+    columns, entries, mixed = (live_model(tmp_path, refresh_every=50) for _ in range(3))
+    columns.apply(Interactions(0, [user for user, _ in pairs], [item for _, item in pairs]))
+    entries.apply(logged(pairs))
+    # A removal of what was never there changes nothing, but takes the path that goes entry by entry.
+    removal = LogEntry(len(pairs) + 1, "nobody", "nothing", 0.0, kind="removal")
+    mixed.apply([*logged(pairs), removal])
+    assert columns.digest() == entries.digest() == mixed.digest()
+    assert columns.edges() == entries.edges() == mixed.edges() == edges_of(columns.artifact, pairs)
+    assert (columns.sequence, mixed.sequence) == (len(pairs), len(pairs) + 1)
 
 
 def test_a_refresh_that_is_told_to_stop_leaves_the_readout_and_can_be_repeated(tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from service.errors import StateError
 from service.state.lines import export_state, import_lines, read_backup, write_backup
 from service.state.memory import MemoryState
-from service.state.port import Change, Interaction, Job, LogEntry, Position, Record, StateStore
+from service.state.port import Change, Interaction, Interactions, Job, LogEntry, Position, Record, StateStore
 
 
 def interaction(user: str = "u", item: str = "i", event_id: str | None = None) -> Interaction:
@@ -62,6 +62,25 @@ class StateContract:
         assert state.read(3, 10) == []
         assert state.read(0, 0) == []
         assert state.last_sequence() == state.seen == 3
+
+    def test_interactions_are_read_as_columns_too(self, state):
+        state.append([interaction("a", "x", "1"), interaction('ü "b"/\\c', "y")])
+        state.append([interaction("c", "z")])
+        assert state.interactions(0, 10) == Interactions(0, ["a", 'ü "b"/\\c', "c"], ["x", "y", "z"])
+        assert state.interactions(1, 1) == Interactions(1, ['ü "b"/\\c'], ["y"])
+        assert state.interactions(3, 10) is None
+        assert state.interactions(0, 0) is None
+        assert state.seen == 3
+
+    def test_what_is_not_interactions_alone_is_not_columns(self, state):
+        state.append([interaction("a", "x"), interaction("b", "y"), put("w"), interaction("b", "w")])
+        assert state.interactions(0, 4) is None
+        assert state.interactions(2, 1) is None
+        assert state.interactions(0, 2) == Interactions(0, ["a", "b"], ["x", "y"])
+        assert state.interactions(3, 9) == Interactions(3, ["b"], ["w"])
+        state.append([Change("erasure", user_id="b")])
+        assert state.interactions(0, 2) is None  # the second one is of an erased user
+        assert state.interactions(0, 1) == Interactions(0, ["a"], ["x"])
 
     def test_times_come_back_to_the_bit(self, state):
         times = [0.0, -1.0, 1767225600.123457, 0.1 + 0.2, 1e300]
