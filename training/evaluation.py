@@ -57,20 +57,48 @@ class Split:
         users: (n,) users with items in the split, ascending.
         truth: (I, J) 0/1, items of the split.
         masked: (I, J) 0/1, items that are left out of the ranking.
+        strangers: (I,) users without an interaction that a model was fitted on. They are shown the popular items, as
+            the service shows them to everybody it knows nothing of.
+        popularity: (J,) how many users interacted with each item, in what the models were fitted on.
     """
 
     users: NDArray[np.int64]
     truth: sparse.csr_array
     masked: sparse.csr_array
+    strangers: NDArray[np.bool_]
+    popularity: NDArray[np.float32]
 
     @classmethod
-    def of(cls, split: Interactions, masked: Interactions, n_users: int, n_items: int) -> Split:
-        """Prepare a split once for many evaluations. A masked item never counts as truth."""
+    def of(
+        cls,
+        split: Interactions,
+        masked: Interactions,
+        n_users: int,
+        n_items: int,
+        *,
+        history: sparse.csr_array | None = None,
+    ) -> Split:
+        """Prepare a split once for many evaluations. A masked item never counts as truth.
+
+        Args:
+            split: the items to find.
+            masked: what is left out of the ranking.
+            n_users: I.
+            n_items: J.
+            history: (I, J) the interactions that the models were fitted on; None where they are those that are masked.
+        """
         truth = interaction_matrix(split, n_users, n_items)
         hidden = interaction_matrix(masked, n_users, n_items)
+        history = hidden if history is None else history
         truth = sparse.csr_array(truth - truth.multiply(hidden))
         truth.eliminate_zeros()
-        return cls(np.flatnonzero(np.diff(truth.indptr)).astype(np.int64), truth, hidden)
+        return cls(
+            np.flatnonzero(np.diff(truth.indptr)).astype(np.int64),
+            truth,
+            hidden,
+            np.diff(history.indptr) == 0,
+            np.bincount(history.indices, minlength=n_items).astype(np.float32),
+        )
 
 
 def interaction_matrix(interactions: Interactions, n_users: int, n_items: int) -> sparse.csr_array:
@@ -115,12 +143,16 @@ class Rankings:
 
 
 def rank(score_users: ScoreUsers, split: Split, k: int, *, chunk: int = 1024) -> Rankings:
-    """Rank all items but the masked ones for every user of a split, `chunk` users at a time."""
+    """Rank all items but the masked ones for every user of a split, `chunk` users at a time.
+
+    Strangers are shown the most popular items, whatever the model scores.
+    """
     lists = np.full((len(split.users), k), -1, np.int32)
     hits = np.zeros(lists.shape, np.bool_)
     for begin in range(0, len(split.users), chunk):
         users = split.users[begin : begin + chunk]
         scores = score_users(users)
+        scores[split.strangers[users]] = split.popularity
         hidden = split.masked[users].tocoo()
         scores[hidden.row, hidden.col] = -np.inf
         top = top_rows(scores, k)

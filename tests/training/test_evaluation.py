@@ -77,6 +77,17 @@ def test_masked_items_neither_take_a_place_nor_count_as_truth() -> None:
     assert evaluate(table_scores(table), split, 1) == {"recall@1": 1.0, "ndcg@1": 1.0, "n_users": 1}
 
 
+def test_a_stranger_is_shown_the_popular_items_whatever_the_model_scores() -> None:
+    # Users 0 to 2 have a history in which item 2 stands twice and item 1 once; user 3 has none.
+    history = interactions([(0, 2), (1, 2), (2, 1)])
+    table = np.array([[9.0, 8.0, 1.0]] * 4, np.float32)
+    split = Split.of(interactions([(0, 1), (3, 2)]), history, 4, 3)
+    assert rank(table_scores(table), split, 3).lists.tolist() == [[0, 1, -1], [2, 1, 0]]
+    # Masked is only what is named; strange is who has no history.
+    seen = Split.of(interactions([(0, 1), (3, 2)]), interactions([(3, 1)]), 4, 3, history=split.masked)
+    assert rank(table_scores(table), seen, 3).lists.tolist() == [[0, 1, 2], [2, 0, -1]]
+
+
 def test_a_user_whose_items_are_all_masked_is_no_user_of_the_split() -> None:
     split = Split.of(interactions([(0, 1), (1, 2)]), interactions([(0, 1)]), 2, 3)
     assert split.users.tolist() == [1]

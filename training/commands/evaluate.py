@@ -141,7 +141,7 @@ def _case(artifact: Artifact, data: DataSet, split: str, masks: list[str]) -> _C
     table = table_matrix(artifact.item_item(), n_items)
     embeddings = np.concatenate([artifact.array("user_embeddings"), artifact.array("item_embeddings")])
     scores = scores_of(embeddings, n_users, history, table)
-    against = Split.of(measured, hidden, n_users, n_items)
+    against = Split.of(measured, hidden, n_users, n_items, history=history)
     return _Case(scores, against, history, ItemFacts.of(data).at(item_rows, n_items))
 
 

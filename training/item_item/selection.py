@@ -309,7 +309,7 @@ class BesideTable:
 def _sample_of(split: Split, n_items: int) -> Split:
     most = max(1, min(_SAMPLE_USERS, _SAMPLE_SCORES // max(1, n_items)))
     step = -(-len(split.users) // most) if len(split.users) else 1
-    return Split(split.users[::step], split.truth, split.masked)
+    return replace(split, users=split.users[::step])
 
 
 def _scores_of(scores: ScoreUsers, users: NDArray[np.int64]) -> NDArray[np.float32]:

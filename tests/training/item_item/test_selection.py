@@ -276,7 +276,7 @@ def test_the_bench_looks_at_no_more_scores_than_its_memory_bears(monkeypatch: py
 
 def test_a_bench_without_users_says_zero() -> None:
     matrix, split = board()
-    nobody = Split(split.users[:0], split.truth, split.masked)
+    nobody = replace(split, users=split.users[:0])
     assert BesideScores(constant(np.zeros((16, 16), np.float32)), matrix, nobody).quality(own_group()) == 0.0
 
 
@@ -292,5 +292,5 @@ def test_scores_are_judged_beside_a_table_at_its_best_weight_and_always_alike() 
     misleading = BesideTable(sparse.csr_array(np.roll(own_group().toarray(), 1, axis=1)), matrix, split)
     assert misleading.quality(constant(own)) == pytest.approx(1.0)  # at the weight 0
     assert misleading.quality(constant(wrong)) < 1
-    nobody = Split(split.users[:0], split.truth, split.masked)
+    nobody = replace(split, users=split.users[:0])
     assert BesideTable(own_group(), matrix, nobody).quality(constant(own)) == 0.0
