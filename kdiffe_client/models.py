@@ -350,12 +350,14 @@ class Ready(TypedDict):
     """Reads are answered; `degraded` from memory alone, or writes are refused.
 
     Attributes:
+        variants: The versions of the experiment's variants that are served, by the variant's name.
         degraded: Why the log can't be read or written at the moment, null where it can.
         problem: Why the active version is not served, null where it is.
     """
 
     status: Literal["ready", "degraded"]
     model_version: str
+    variants: dict[str, str]
     sequence: int
     refreshed_at: int
     stale_nodes: int
@@ -586,6 +588,7 @@ class History(TypedDict):
     Attributes:
         in_version: Whether the version was trained with the user.
         n_items: Of the whole history.
+        variant: The user's in the experiment; `main` for the active version.
     """
 
     user_id: str
@@ -593,6 +596,7 @@ class History(TypedDict):
     n_items: int
     items: list[HistoryItem]
     model_version: str
+    variant: str
     sequence: int
     refreshed_at: int
 

@@ -57,6 +57,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "export": Subcommand("service.commands.state:export", "service", "Write the log and records as JSON lines."),
     "state": Subcommand("service.commands.state:app", "service", "Show, back up, restore and compact the state."),
     "keys": Subcommand("service.commands.keys:app", "service", "Make, list, rotate and revoke API keys."),
+    "experiment": Subcommand(
+        "model_store.commands.experiment:app", "", "Give shares of the users other versions, beside the active one."
+    ),
     "models": Subcommand("model_store.commands.models:app", "", "List, show, activate, verify and prune versions."),
 }
 

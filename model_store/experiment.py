@@ -20,6 +20,7 @@ SLOTS = 10_000
 # Variants beside the active version. Each is a model in memory that follows the log, and writes wait for it.
 MOST_VARIANTS = 4
 MAIN = "main"
+LONGEST_NAME = 64
 # What reads are counted as whose request names the variant.
 FORCED = "forced"
 VARIANT_NAME = r"[a-z0-9][a-z0-9_-]{0,31}"
@@ -116,6 +117,11 @@ class Experiment:
             raise ValueError(f"the slots of {raw['name']!r} overlap or lie outside of 0..{SLOTS - 1}")
         return cls(str(raw["name"]), variants)
 
+    @property
+    def main_share(self) -> float:
+        """The share of the users that the active version keeps."""
+        return round(1.0 - sum(variant.share for variant in self.variants), 6)
+
     def without(self, gone: Iterable[str]) -> Experiment | None:
         """Without the variants of some versions, None where none is left."""
         gone = set(gone)
@@ -154,10 +160,12 @@ def check_arms(name: str, arms: Sequence[Arm]) -> None:
     """Refuse an experiment that can't be.
 
     Raises:
-        ValueError: no name; too few or too many variants; a variant's name or share; two of one name; more than all.
+        ValueError: its name, or a variant's; a share; too few or too many variants; two of one name; more than all.
     """
     if not name:
         raise ValueError("An experiment needs a name: another name deals the users anew.")
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"name {name[:LONGEST_NAME]!r}: at most {LONGEST_NAME} printable characters are allowed.")
     if not 1 <= len(arms) <= MOST_VARIANTS:
         raise ValueError(f"{len(arms)} variants: 1 to {MOST_VARIANTS} are allowed beside {MAIN}.")
     for arm in arms:

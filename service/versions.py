@@ -143,7 +143,7 @@ def experiment(registry: Registry) -> ExperimentTold:
         {
             "name": MAIN,
             "version": served.main.model.version,
-            "share": round(1.0 - sum(variant.share for variant in variants), 6),
+            "share": 1.0 if wanted is None else wanted.main_share,
             "served": True,
             "problem": None,
         }

@@ -33,8 +33,9 @@ async def history(
     """What came since the version first, then by S(u, i). Ids are percent-encoded in the path."""
     context = context_of(request)
     name = external_id("user", user_id, context.settings)
-    model = (await chosen_at(context, at_least, name)).model
-    return json_answer(await read_user(model, name, catalogue.history, model, name, limit, offset))
+    variant, model = await chosen_at(context, at_least, name)
+    found = await read_user(model, name, catalogue.history, model, name, limit, offset)
+    return json_answer({**found, "variant": variant})
 
 
 @router.get(

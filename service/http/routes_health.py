@@ -52,6 +52,7 @@ async def ready(request: Request) -> Response:
         {
             "status": "ready" if degraded is None else "degraded",
             "model_version": model.version,
+            "variants": {name: version for name, version, _ in registry.served.shares()},
             "sequence": model.sequence,
             "refreshed_at": model.readout.refreshed_at,
             "stale_nodes": model.n_stale,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from model_store.experiment import MAIN, MOST_VARIANTS, VARIANT_NAME, Arm, check_arms
+from model_store.experiment import LONGEST_NAME, MAIN, MOST_VARIANTS, VARIANT_NAME, Arm, check_arms
 from service.errors import ErrorCode
 from service.state.port import plain_text
 
@@ -411,6 +411,7 @@ class History(BaseModel):
         n_items=1,
         items=[{"item_id": "i8", "name": None, "source": "version", "similarity": 0.4, "n_interactions": 12}],
         model_version="v0001",
+        variant="main",
         sequence=1204,
         refreshed_at=1200,
     )
@@ -420,6 +421,7 @@ class History(BaseModel):
     n_items: int = Field(description="Of the whole history.")
     items: list[HistoryItem]
     model_version: str
+    variant: str = Field(description="The user's in the experiment; `main` for the active version.")
     sequence: int
     refreshed_at: int
 
@@ -578,7 +580,7 @@ class NewExperiment(BaseModel):
     )
 
     name: Annotated[str, AfterValidator(plain_text)] = Field(
-        min_length=1, max_length=64, description="Another name deals the users anew."
+        min_length=1, max_length=LONGEST_NAME, description="Another name deals the users anew."
     )
     variants: list[NewVariant] = Field(min_length=1, max_length=MOST_VARIANTS)
 
@@ -637,6 +639,9 @@ class Ready(BaseModel):
 
     status: Literal["ready", "degraded"]
     model_version: str
+    variants: dict[str, str] = Field(
+        description="The versions of the experiment's variants that are served, by the variant's name."
+    )
     sequence: int
     refreshed_at: int
     stale_nodes: int

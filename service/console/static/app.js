@@ -55,7 +55,8 @@ function Served() {
   }, []);
   if (ready.error) return html`<span class="badge bad">not ready</span>`;
   if (!ready.value) return html`<span class="badge">…</span>`;
-  return html`<span class="badge good">serving ${ready.value.model_version}</span>`;
+  const tried = Object.entries(ready.value.variants).map(([name, version]) => `, ${name}: ${version}`);
+  return html`<span class="badge good">serving ${ready.value.model_version}${tried.join("")}</span>`;
 }
 
 function Theme() {

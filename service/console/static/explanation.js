@@ -4,7 +4,7 @@ import { useState } from "./vendor/hooks.mjs";
 import { api } from "./api.js";
 import { Graph } from "./graph.js";
 import { Reasons } from "./reasons.js";
-import { Answer, Facts, Heading, html, number, percent, Table, titled, to, useAnswer } from "./ui.js";
+import { Answer, Facts, Heading, html, number, percent, Table, titled, to, useAnswer, variantOf } from "./ui.js";
 
 const PARTS = ["link", "attention", "direct"];
 const SHOWN = 10;
@@ -50,7 +50,7 @@ function Account({ found, served }) {
         Score: number(found.score),
         Rank: found.rank === null ? "not ranked" : number(found.rank),
         Strategy: found.strategy,
-        Version: found.model_version,
+        Version: `${found.model_version}${variantOf(found)}`,
         "Log up to": found.sequence,
         Moment: served ? "as the list was served" : "now",
       }}

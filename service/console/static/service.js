@@ -30,6 +30,7 @@ export function ServicePage() {
         <${Freshness} metrics=${metrics} />
         <${Rates} samples=${samples} />
         <${Routes} metrics=${metrics} samples=${samples} />
+        <${Lists} metrics=${metrics} samples=${samples} />
         <${Errors} metrics=${metrics} />
       `}
     <//>
@@ -50,6 +51,11 @@ function Freshness({ metrics }) {
     <${Facts}
       of=${{
         Version: info ? `${info.version} (${info.model})` : "none",
+        ...Object.fromEntries(
+          (metrics.get("kdiffe_variant_share") || [])
+            .filter((one) => one.value > 0) // workers that served one that has ended still tell of it
+            .map(({ labels, value: share }) => [`Variant ${labels.variant}`, `${labels.version}, ${number(100 * share)} %`]),
+        ),
         "Log ends at": last,
         "Applied up to": applied,
         "Settled up to": settled,
@@ -125,6 +131,34 @@ function Routes({ metrics, samples }) {
       { head: "99 %", numeric: true, cell: (row) => time(row.route, 0.99) },
     ]}
   />`;
+}
+
+/** Which versions make the lists: those of the active one and of each variant of an experiment. */
+function Lists({ metrics, samples }) {
+  const [first, last] = [samples[0], samples.at(-1)];
+  const seconds = last && first ? last.at - first.at : 0;
+  const wanted = ({ version, variant }) => (labels) => labels.version === version && labels.variant === variant;
+  const all = (metrics.get("kdiffe_lists_total") || []).map(({ labels }) => [`${labels.version} ${labels.variant}`, labels]);
+  const count = (from, row) => sum(from, "kdiffe_lists_total", wanted(row));
+  return html`<section aria-labelledby="lists">
+    <h2 id="lists">Lists</h2>
+    <${Table}
+      caption="Lists by version and variant"
+      rows=${[...new Map(all).values()]}
+      row=${(row) => `${row.version} ${row.variant}`}
+      empty="None yet."
+      columns=${[
+        { head: "Version", cell: (row) => row.version },
+        { head: "Variant", cell: (row) => (row.variant === "forced" ? "named by the request" : row.variant) },
+        { head: "All", numeric: true, cell: (row) => number(count(metrics, row)) },
+        {
+          head: "A second",
+          numeric: true,
+          cell: (row) => (seconds > 0 ? number((count(last.metrics, row) - count(first.metrics, row)) / seconds, 2) : "–"),
+        },
+      ]}
+    />
+  </section>`;
 }
 
 function Errors({ metrics }) {

@@ -30,6 +30,11 @@ export function titled(item) {
   return item.name || item.item_id;
 }
 
+/** What made an answer, behind its version, where it was not the active one: the experiment's variant. */
+export function variantOf({ variant }) {
+  return variant && variant !== "main" ? ` (variant ${variant})` : "";
+}
+
 /** An entity's name, without the relation that many graphs put before it. */
 export function entityName({ relation, entity }) {
   const before = `${relation}:`;

@@ -2,7 +2,7 @@
 
 import { useState } from "./vendor/hooks.mjs";
 import { api } from "./api.js";
-import { Answer, Heading, html, number, Table, titled, to, useAnswer } from "./ui.js";
+import { Answer, Heading, html, number, Table, titled, to, useAnswer, variantOf } from "./ui.js";
 
 const STRATEGY = {
   model: "trained with this user",
@@ -82,7 +82,7 @@ function Recommendations({ user }) {
         />
         <${AnyItem} user=${user} />
         <p class="note">
-          Version ${list.model_version}, interactions up to ${number(list.sequence)}, item vectors as of
+          Version ${list.model_version}${variantOf(list)}, interactions up to ${number(list.sequence)}, item vectors as of
           ${" "}${number(list.refreshed_at)}.
         </p>
       `}
@@ -134,6 +134,7 @@ function History({ user }) {
                 },
               ]}
             />
+            <p class="note">Version ${found.model_version}${variantOf(found)}.</p>
             ${found.n_items > PAGE &&
             html`<div class="pager">
               <button class="plain" disabled=${offset === 0} onClick=${() => setOffset(Math.max(0, offset - PAGE))}>

@@ -1,4 +1,4 @@
-// The store's versions: metrics, curves, activation and rollback.
+// The store's versions: metrics, curves, activation, rollback, the experiment.
 
 import { useRef, useState } from "./vendor/hooks.mjs";
 import { api } from "./api.js";
@@ -39,13 +39,61 @@ function Change({ label, question, act, onDone, plain }) {
 
 function State({ version }) {
   return html`${version.active && html`<span class="badge good">active</span>`}${" "}
+    ${version.variants.map((name) => html`<span key=${name} class="badge">variant ${name}</span> `)}
     ${version.serving && !version.active && html`<span class="badge">serving</span>`}
     ${version.active && !version.serving && html`<span class="badge bad">not served</span>`}
     ${version.error && html`<span class="badge bad" title=${version.error}>damaged</span>`}`;
 }
 
+/** Who gets which version, where an experiment runs. */
+function Experiment({ experiment, onEnd }) {
+  if (experiment.name === null) return null;
+  return html`<section aria-labelledby="experiment">
+    <h2 id="experiment">Experiment <code>${experiment.name}</code></h2>
+    <${Table}
+      caption="Variants of the experiment"
+      rows=${experiment.variants}
+      row=${(variant) => variant.name}
+      columns=${[
+        { head: "Variant", cell: (v) => v.name },
+        { head: "Version", cell: (v) => html`<a href=${to("versions", v.version)}>${v.version}</a>` },
+        { head: "Users", numeric: true, cell: (v) => `${number(100 * v.share)} %` },
+        {
+          head: "State",
+          cell: (v) =>
+            v.served
+              ? html`<span class="badge good">served</span>`
+              : html`<span class="badge bad">not served</span>${v.problem && html` <small>${v.problem}</small>`}`,
+        },
+      ]}
+    />
+    <p class="note">
+      The users of a variant that is not served get the active version. Activating a version, or rolling back, ends the
+      experiment.
+    </p>
+    <p>
+      <${Change}
+        label="End the experiment"
+        question=${`Give everybody ${experiment.variants[0].version}, the active version?`}
+        act=${api.endExperiment}
+        onDone=${onEnd}
+      />
+    </p>
+  </section>`;
+}
+
+/** The versions, and what is tried out beside the active one: nothing while no version is served. */
+async function versions() {
+  const none = (error) => {
+    if (error.code !== "not_ready") throw error;
+    return { name: null, variants: [] };
+  };
+  const [listed, experiment] = await Promise.all([api.models(), api.experiment().catch(none)]);
+  return { ...listed, experiment };
+}
+
 export function VersionsPage() {
-  const answer = useAnswer(api.models, []);
+  const answer = useAnswer(versions, []);
   const [said, setSaid] = useState("");
   const done = (text) => () => {
     setSaid(text);
@@ -56,10 +104,11 @@ export function VersionsPage() {
     <${Heading} title="Versions">Versions<//>
     <p role="status" class="said">${said}</p>
     <${Answer} of=${answer}>
-      ${({ models, problem }) => {
+      ${({ models, problem, experiment }) => {
         const previous = models.find((version) => version.previous);
         return html`
           ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+          <${Experiment} experiment=${experiment} onEnd=${done("The experiment has ended.")} />
           ${previous &&
           html`<p>
             <${Change}

@@ -1,52 +1,16 @@
 import json
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from model_store.command import main
 from model_store.experiment import Arm
 from model_store.store import ModelStore
-from tests.model_store.test_store import small
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three versions, the third active; written (and flushed to disk) once."""
-    root = tmp_path_factory.mktemp("published")
-    for _ in range(3):
-        ModelStore(root).publish(small())
-    return root
-
-
-@pytest.fixture
-def store(published: Path, tmp_path: Path) -> ModelStore:
-    """A copy of them to change."""
-    return ModelStore(Path(shutil.copytree(published, tmp_path / "models")))
-
-
-class Shell:
-    """Runs `kdiffe models ...` on a store."""
-
-    def __init__(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
-        self.store, self.capsys = store, capsys
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        status = main(["models", *words, "--store", str(self.store.root)])
-        return status, *self.capsys.readouterr()
-
-    def json(self, *words: str) -> dict[str, Any]:
-        status, out, _ = self(*words, "--json")
-        assert status == 0
-        assert out.count("\n") == 1
-        value: dict[str, Any] = json.loads(out)
-        return value
+from tests.model_store.commands.shell import Shell
 
 
 @pytest.fixture
 def models(store: ModelStore, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(store, capsys)
+    return Shell("models", store, capsys)
 
 
 def test_list_gives_every_version_the_oldest_first_and_marks_the_active_one(models: Shell) -> None:
@@ -73,7 +37,7 @@ def test_list_shows_an_experiment_s_variants(models: Shell, store: ModelStore) -
 
 
 def test_list_of_an_empty_store_says_so_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    models = Shell(ModelStore(tmp_path / "none"), capsys)
+    models = Shell("models", ModelStore(tmp_path / "none"), capsys)
     assert models.json("list") == {"versions": [], "active": None}
     assert "No versions" in models("list")[2]
     assert not (tmp_path / "none").exists()

@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from model_store.experiment import Arm
 from service.http.app import create_app
 from service.security.key_book import KeyBook
 from service.settings import Settings
 from tests.service.houses import trainer
+from tests.service.processes import until
 from tests.support.browser import started_browser
 from tests.support.knowledge import publish_knowledge_world
 from tests.support.live_server import LiveServer
@@ -198,6 +200,41 @@ def test_versions_are_compared_activated_and_rolled_back_by_the_keyboard_alone(r
     page.get_by_text("serving v0001").wait_for()
     press("Roll back to v0002", "v0002 is in force again.")
     assert store.active() == "v0002"
+
+
+def test_an_experiment_is_shown_wherever_its_versions_act_and_ended(reader, server):
+    store = server.app.state.context.registry.store
+    store.set_experiment("wider-vectors", [Arm("b", "v0001", 0.25), Arm("asked", "v0001", 0.0)])
+    running = store.experiment()
+    user = next(name for name in (f"u{n}" for n in range(1000)) if running.variant_of(name) == "b")
+    until(lambda: httpx.get(f"{server.url}/health/ready", trust_env=False).json()["variants"] != {}, 20)
+    httpx.get(f"{server.url}/recommend/{user}?variant=asked", trust_env=False).raise_for_status()
+    page = reader.go(f"#/users/{user}")
+    page.get_by_text("serving v0002, b: v0001, asked: v0001").wait_for()
+    page.locator("section[aria-labelledby=recommended]").get_by_text("Version v0001 (variant b)").wait_for()
+    page.locator("section[aria-labelledby=history]").get_by_text("Version v0001 (variant b)").wait_for()
+    page.locator("section[aria-labelledby=recommended] tbody a").nth(1).click()
+    page.locator("dl.facts > div", has_text="Version").get_by_text("v0001", exact=True).wait_for()
+
+    page = reader.go("#/service")
+    page.locator("dl.facts > div", has_text="Variant b").get_by_text("v0001, 25 %").wait_for()
+    lists = "Lists by version and variant"
+    told = zip(*(reader.cells(lists, head) for head in ("Version", "Variant", "All")), strict=True)
+    assert sorted(told) == [("v0001", "b", "1"), ("v0001", "named by the request", "1")]
+
+    page = reader.go("#/versions")
+    variants = "Variants of the experiment"
+    assert reader.cells(variants, "Variant") == ["main", "b", "asked"]
+    assert reader.cells(variants, "Version") == ["v0002", "v0001", "v0001"]
+    assert reader.cells(variants, "Users") == ["75 %", "25 %", "0 %"]
+    assert reader.cells(variants, "State") == ["served"] * 3
+    assert "variant b variant asked" in reader.cells("Versions, the newest first", "State")[1]
+    assert reader.violations() == []
+    page.get_by_role("button", name="End the experiment").click()
+    page.locator("dialog[open]").get_by_role("button", name="End the experiment").click()
+    page.get_by_text("The experiment has ended.").wait_for()
+    page.get_by_role("table", name=variants).wait_for(state="detached")
+    assert store.experiment() is None
 
 
 def test_a_version_s_page_has_its_metrics_and_curves(reader):

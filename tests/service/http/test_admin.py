@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
 
 import pytest
 
+from model_store.command import main
 from model_store.errors import StoreBusyError
 from model_store.store import ModelStore
 from service.http import schemas
@@ -187,13 +189,36 @@ def test_an_experiment_s_variants_are_given_to_their_shares_of_the_users_told_an
         item = client.get(f"/recommend/{user}").json()["items"][0]["item_id"]
         told = client.get(f"/explain/{user}/{item}").json()
         assert (told["variant"], told["model_version"]) == ("b", "v0002")
-        assert client.get(f"/history/{user}").json()["model_version"] == "v0002"
+        history = client.get(f"/history/{user}").json()
+        assert (history["variant"], history["model_version"]) == ("b", "v0002")
+        assert client.get("/health/ready").json()["variants"] == {"b": "v0002", "control": "v0001"}
         client.post("/interactions", json={"user_id": user, "item_id": item})
         listed = client.get(f"/recommend/{user}?k=60").json()
         assert item not in {other["item_id"] for other in listed["items"]}
         ended = client.request("DELETE", "/admin/experiment").json()
         assert (ended["name"], [v["name"] for v in ended["variants"]]) == (None, ["main"])
         until(lambda: set(lists_of(client, 30)) == {("main", "v0001")}, 10)
+        assert client.get(f"/history/{user}").json()["variant"] == "main"
+        assert client.get("/health/ready").json()["variants"] == {}
+
+
+def test_a_running_service_follows_an_experiment_that_the_command_line_begins_and_ends(tmp_path, capsys):
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1), activate=False)
+    with Client(create_app(Settings(store=tmp_path, version_interval=0.02))) as client:
+        words = ("begin", "x", "--variant", "b=v0002:0.4")
+        assert main(["experiment", *words, "--store", str(tmp_path), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["variants"][1] == arm("b", "v0002", 0.4)
+
+        def served() -> bool:
+            return all(variant["served"] for variant in client.get("/admin/experiment").json()["variants"])
+
+        until(served, 20)
+        experiment = ModelStore(tmp_path).experiment()
+        assert [variant for variant, _ in lists_of(client, 20)] == [experiment.variant_of(f"u{n}") for n in range(20)]
+        assert main(["experiment", "end", "--store", str(tmp_path)]) == 0
+        until(lambda: set(lists_of(client, 20)) == {("main", "v0001")}, 20)
 
 
 def test_a_read_may_name_the_variant_that_answers(tmp_path):
