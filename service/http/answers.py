@@ -16,6 +16,7 @@ from starlette.routing import Match
 from starlette.types import Send
 
 from model_store.errors import KDiffEError, StoreBusyError
+from service.assets import Asset
 from service.errors import STATUS, ErrorCode, ServiceError
 from service.http.schemas import ErrorAnswer
 
@@ -36,6 +37,14 @@ def json_answer(value: object, status: int = 200) -> Response:
 def with_variant(body: bytes, variant: str) -> bytes:
     """A JSON object's text with one more field; a list that is kept as bytes is every variant's of one version."""
     return b'%b,"variant":"%b"}' % (body[:-1], variant.encode())
+
+
+def file_answer(request: Request, asset: Asset, headers: Mapping[str, str]) -> Response:
+    """A file; its name alone where the browser has it already."""
+    told = {**headers, "ETag": asset.etag}
+    if request.headers.get("if-none-match") == asset.etag:
+        return Response(status_code=304, headers=told)
+    return Response(asset.content, headers=told, media_type=asset.media_type)
 
 
 async def send_json(send: Send, body: bytes, status: int = 200) -> None:

@@ -20,6 +20,7 @@ from service.http import (
     routes_admin,
     routes_catalogue,
     routes_console,
+    routes_docs,
     routes_explanations,
     routes_health,
     routes_interactions,
@@ -212,6 +213,8 @@ def create_app(
         version=version,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages load from another host
+        redoc_url=None,
     )
     add_error_handlers(app)
     for routes in (
@@ -224,6 +227,7 @@ def create_app(
         routes_users,
         routes_admin,
         routes_health,
+        routes_docs,
     ):
         app.include_router(routes.router)
     if settings.console:

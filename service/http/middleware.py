@@ -30,7 +30,7 @@ SECURE: tuple[Header, ...] = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
-# Pages say by themselves what they may load.
+# Pages and their files say by themselves what they may load.
 POLICY: Header = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 JSON: Header = (b"content-type", b"application/json")
 # Stands in every answer that is made from memory while the log can't be read.
@@ -152,9 +152,7 @@ def secured(headers: list[Header]) -> list[Header]:
     if len(headers) == 2 and headers[1] == JSON:  # nearly all
         return [*headers, *SECURE, POLICY]
     said = {name.lower() for name, _ in headers}
-    page = any(name.lower() == b"content-type" and value.startswith(b"text/html") for name, value in headers)
-    wanted = SECURE if page else (*SECURE, POLICY)
-    return [*headers, *(header for header in wanted if header[0] not in said)]
+    return [*headers, *(header for header in (*SECURE, POLICY) if header[0] not in said)]
 
 
 def address_of(scope: Scope) -> str:

@@ -7,8 +7,10 @@ from functools import cache
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from service.console.assets import HEADERS, Asset, read_assets
+from service.assets import Asset
+from service.console.assets import HEADERS, read_assets
 from service.errors import UnknownRouteError
+from service.http.answers import file_answer
 
 router = APIRouter(prefix="/console", include_in_schema=False)
 
@@ -30,7 +32,4 @@ async def file(request: Request, path: str) -> Response:
     asset = _assets().get(path or "index.html")
     if asset is None:
         raise UnknownRouteError(f"The console has no file {path!r}.")
-    headers = {**HEADERS, "ETag": asset.etag}
-    if request.headers.get("if-none-match") == asset.etag:
-        return Response(status_code=304, headers=headers)
-    return Response(asset.content, headers=headers, media_type=asset.media_type)
+    return file_answer(request, asset, HEADERS)

@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-from service.console.assets import CONTENT_SECURITY_POLICY, read_assets
+from service.console.assets import HEADERS, read_assets
 from service.http.app import create_app
 from service.settings import Settings
 from tests.service.client import Client
 
 KEY = "correct-horse-battery-staple"
 ASSETS = read_assets()
+CONTENT_SECURITY_POLICY = HEADERS["Content-Security-Policy"]
 OWN = {name: asset for name, asset in ASSETS.items() if not name.startswith("vendor/")}
 
 
