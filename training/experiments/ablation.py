@@ -66,6 +66,11 @@ VARIANTS: Mapping[str, Variant] = {
         ('model.views=["knowledge"]',),
         lambda d, s: "multimodal" in s.model.views and len(s.model.views) > 1 and bool(d.features),
     ),
+    "fitted without B": Variant(
+        "no B, and the epoch is selected without it",
+        ("item_item.method=none",),
+        lambda _, s: s.item_item.method != "none" and s.item_item.weight != 0,
+    ),
 }
 
 
@@ -134,7 +139,7 @@ def ablation_of(lab: Lab, records: Sequence[Record], split: str) -> Ablation:
     for name, found in by_variant.items():
         if name != FULL:
             pairs.append((Side(FULL, full), Side(name, found)))
-            if has_table:
+            if has_table and all(record.without_table for record in found):
                 pairs.append((Side(f"{FULL}, {NO_TABLE}", full, True), Side(f"{name}, {NO_TABLE}", found, True)))
     if has_table:
         pairs.append((Side(FULL, full), Side(NO_TABLE, full, without_table=True)))

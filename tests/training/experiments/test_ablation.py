@@ -13,6 +13,7 @@ from training.experiments.tables import ablation_rows
 
 CLIPS = clips()
 BARE = replace(without_graph(CLIPS), features={})
+NO_B = "fitted without B"
 BOTH = small(model={"views": ["knowledge", "multimodal"]}, contrast={"weight": 0.01})
 
 
@@ -31,6 +32,7 @@ def differing(one: object, two: object) -> dict[str, object]:
         ("KDiffE_4", {"diffusion.graph": "random"}),
         ("without knowledge", {"model.knowledge": False}),
         ("without multimodal", {"model.views": ("knowledge",)}),
+        ("fitted without B", {"item_item.method": "none"}),
     ],
 )
 def test_a_variant_changes_its_own_settings_alone(name: str, expected: dict[str, object]) -> None:
@@ -44,13 +46,14 @@ def test_a_variant_changes_its_own_settings_alone(name: str, expected: dict[str,
     [
         (CLIPS, {"model": {"views": ["knowledge", "multimodal"]}}, set(VARIANTS)),
         (CLIPS, {}, set(VARIANTS) - {"without multimodal"}),
-        (CLIPS, {"contrast": {"weight": 0.0}}, {"KDiffE_1", "without knowledge"}),
-        (CLIPS, {"diffusion": {"graph": "random"}}, {"KDiffE_1", "KDiffE_3", "without knowledge"}),
-        (CLIPS, {"model": {"knowledge": False}}, {"KDiffE_1"}),
+        (CLIPS, {"contrast": {"weight": 0.0}}, {"KDiffE_1", "without knowledge", NO_B}),
+        (CLIPS, {"diffusion": {"graph": "random"}}, {"KDiffE_1", "KDiffE_3", "without knowledge", NO_B}),
+        (CLIPS, {"model": {"knowledge": False}}, {"KDiffE_1", NO_B}),
         (without_graph(CLIPS), {}, set(VARIANTS) - {"without multimodal"}),  # entities from features
-        (without_graph(CLIPS), {"entities": {"source": "never"}}, {"KDiffE_1"}),
-        (BARE, {}, {"KDiffE_1"}),
-        (BARE, {"model": {"similarity_weight": 0.0}}, set()),
+        (without_graph(CLIPS), {"entities": {"source": "never"}}, {"KDiffE_1", NO_B}),
+        (BARE, {"item_item": {"method": "none"}}, {"KDiffE_1"}),
+        (BARE, {"item_item": {"weight": 0.0}}, {"KDiffE_1"}),
+        (BARE, {"model": {"similarity_weight": 0.0}}, {NO_B}),
     ],
 )
 def test_only_variants_whose_part_is_there_are_run(
@@ -88,6 +91,18 @@ def test_the_full_model_is_compared_in_pairs_with_each_variant_with_and_without_
     assert rows[1][2] == f"{variant.metrics['recall@20']:.4f}"
     assert rows[2][2:4] == rows[0][6:8] == [f"{full.without_table[m]:.4f}" for m in ("recall@20", "ndcg@20")]
     assert rows[1][4].startswith(f"{pairs[FULL, 'KDiffE_1'].metrics['difference']:+.4f} [")
+
+
+def test_a_model_that_was_fitted_without_b_is_compared_once() -> None:
+    place = lab(data=CLIPS)
+    runs, _ = ablate(CLIPS, small(item_item={"weight": 5.0}), 1, [NO_B])
+    found = ablation_of(place, [r for run in runs for r in place.run(run)], "test")
+    pairs = {(r.model, r.value) for r in found.significance}
+    assert pairs == {(FULL, NO_B), (FULL, NO_TABLE)}
+    full, variant, no_table = ablation_rows(found.records, found.significance)
+    assert variant[2:4] == [f"{found.records[NO_B][0].metrics[m]:.4f}" for m in ("recall@20", "ndcg@20")]
+    assert variant[6:10] == ["–"] * 4
+    assert no_table[2:4] == full[6:8]
 
 
 def test_all_runs_of_an_ablation_name_the_full_model_s_settings() -> None:
