@@ -40,25 +40,33 @@ class Operations(ABC):
             ),
         )
 
-    def similar(self, item_id: str, *, k: int | None = None, variant: str | None = None) -> models.SimilarItems:
+    def similar(
+        self, item_id: str, *, k: int | None = None, at_least: int | None = None, variant: str | None = None
+    ) -> models.SimilarItems:
         """The k items nearest to an item.
 
         `GET /similar/{item_id}`. By the cosine of the items' vectors.
 
         Args:
+            at_least: Wait until this sequence number of the log is applied (503 when that takes long).
             variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
             "models.SimilarItems",
-            self._ask(Request("GET", f"/similar/{segment(item_id)}", query={"k": k, "variant": variant})),
+            self._ask(
+                Request("GET", f"/similar/{segment(item_id)}", query={"k": k, "at_least": at_least, "variant": variant})
+            ),
         )
 
-    def popular(self, *, k: int | None = None) -> models.ItemList:
+    def popular(self, *, k: int | None = None, at_least: int | None = None) -> models.ItemList:
         """The k items with the most interactions.
 
         `GET /popular`. Each user counts once for an item.
+
+        Args:
+            at_least: Wait until this sequence number of the log is applied (503 when that takes long).
         """
-        return cast("models.ItemList", self._ask(Request("GET", "/popular", query={"k": k})))
+        return cast("models.ItemList", self._ask(Request("GET", "/popular", query={"k": k, "at_least": at_least})))
 
     def recommend_lists(
         self, body: models.RecommendIn, *, at_least: int | None = None, variant: str | None = None
@@ -463,25 +471,35 @@ class AsyncOperations(ABC):
             ),
         )
 
-    async def similar(self, item_id: str, *, k: int | None = None, variant: str | None = None) -> models.SimilarItems:
+    async def similar(
+        self, item_id: str, *, k: int | None = None, at_least: int | None = None, variant: str | None = None
+    ) -> models.SimilarItems:
         """The k items nearest to an item.
 
         `GET /similar/{item_id}`. By the cosine of the items' vectors.
 
         Args:
+            at_least: Wait until this sequence number of the log is applied (503 when that takes long).
             variant: Answer as this variant of the experiment does (`main`: the active version), whoever the user.
         """
         return cast(
             "models.SimilarItems",
-            await self._ask(Request("GET", f"/similar/{segment(item_id)}", query={"k": k, "variant": variant})),
+            await self._ask(
+                Request("GET", f"/similar/{segment(item_id)}", query={"k": k, "at_least": at_least, "variant": variant})
+            ),
         )
 
-    async def popular(self, *, k: int | None = None) -> models.ItemList:
+    async def popular(self, *, k: int | None = None, at_least: int | None = None) -> models.ItemList:
         """The k items with the most interactions.
 
         `GET /popular`. Each user counts once for an item.
+
+        Args:
+            at_least: Wait until this sequence number of the log is applied (503 when that takes long).
         """
-        return cast("models.ItemList", await self._ask(Request("GET", "/popular", query={"k": k})))
+        return cast(
+            "models.ItemList", await self._ask(Request("GET", "/popular", query={"k": k, "at_least": at_least}))
+        )
 
     async def recommend_lists(
         self, body: models.RecommendIn, *, at_least: int | None = None, variant: str | None = None

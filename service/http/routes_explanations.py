@@ -12,10 +12,11 @@ from starlette.responses import Response
 from service.errors import ErrorCode, InvalidRequestError
 from service.explanation.account import PARTS, PLAIN, Wanted
 from service.explanation.account import explain as explain_score
+from service.explanation.served import Served
 from service.http import schemas
 from service.http.answers import errors_of, json_answer
 from service.http.context import bounded_k, context_of, external_id
-from service.http.routes_recommendations import READ_ERRORS, AtLeast, Variant, chosen_at, read_user
+from service.http.routes_recommendations import READ_ERRORS, AtLeast, Variant, catch_up, chosen_at, read_user
 from service.http.schemas_lists import ExplainIn
 
 router = APIRouter(tags=["explanations"])
@@ -57,6 +58,8 @@ async def explain(
     user = external_id("user", user_id, context.settings)
     item = external_id("item", item_id, context.settings)
     wanted = wanted_of(parts, bounded_k(k, context.settings), most)
+    if recommendation_id is not None:  # another worker served it, perhaps with more of the log than is applied here
+        await catch_up(context, Served.parse(recommendation_id).sequence)
     chosen = await chosen_at(context, at_least, user, variant)
     model = chosen.model
     if recommendation_id is not None:

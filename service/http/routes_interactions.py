@@ -13,7 +13,9 @@ from service.errors import ErrorCode, InvalidRequestError, RequestTooLargeError,
 from service.http.answers import errors_of, json_answer
 from service.http.bodies import checked, parse_json
 from service.http.context import Context, Key, checked_key, context_of
+from service.http.routes_recommendations import known_by_now
 from service.http.schemas import Accepted, NewInteraction, NewInteractions, Text
+from service.live.model import LiveModel
 from service.recommendation.recommender import require_item
 from service.settings import Settings
 from service.state.port import Change, Interaction
@@ -78,10 +80,13 @@ async def remove(request: Request, user_id: OneId, item_id: OneId, key: Key = No
     context = context_of(request)
     for name, value in (("user_id", user_id), ("item_id", item_id)):
         check_length(name, value, context.settings)
-    model = context.registry.model
-    if user_id not in model.users:
-        raise UnknownUserError.of(user_id)
-    require_item(model, item_id)
+
+    def known(model: LiveModel) -> None:
+        if user_id not in model.users:
+            raise UnknownUserError.of(user_id)
+        require_item(model, item_id)
+
+    await known_by_now(context, known)
     event_id = checked_key(key, context.settings)
     taken = await context.intake.take([Change("removal", user_id, item_id, timestamp=time.time(), event_id=event_id)])
     return json_answer({"accepted": taken.accepted, "duplicates": taken.duplicates, "sequence": taken.sequence})

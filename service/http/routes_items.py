@@ -13,7 +13,7 @@ from service import items
 from service.errors import ErrorCode
 from service.http.answers import errors_of, json_answer
 from service.http.context import checked_key, context_of, storable_id
-from service.http.routes_recommendations import READ_ERRORS, AtLeast, model_at
+from service.http.routes_recommendations import READ_ERRORS, AtLeast, known_by_now, model_at
 from service.http.schemas_items import ItemIn, ItemOut, ItemTaken
 from service.recommendation.recommender import require_item
 from service.state.port import Change
@@ -75,7 +75,7 @@ async def withdraw_item(request: Request, item_id: str, key: Key = None) -> Resp
     """Its record goes; what users did with it still says what they like. The id is percent-encoded in the path."""
     context = context_of(request)
     name = storable_id("item", item_id, context.settings)
-    require_item(context.registry.model, name)
+    await known_by_now(context, lambda model: require_item(model, name))
     change = Change("withdrawal", item_id=name, timestamp=time.time(), event_id=checked_key(key, context.settings))
     taken = await context.intake.take([change])
     return json_answer(items.taken(context.registry.model, name, taken.sequence, {}))

@@ -12,7 +12,7 @@ from model_store.experiment import FORCED
 from service.errors import ErrorCode, InvalidRequestError, RequestTooLargeError
 from service.http.answers import errors_of, json_answer
 from service.http.context import bounded_k, context_of
-from service.http.routes_recommendations import READ_ERRORS, AtLeast, Variant, chosen_at
+from service.http.routes_recommendations import READ_ERRORS, AtLeast, Variant, catch_up, chosen_at
 from service.http.schemas_lists import Lists, RecommendIn
 from service.live.model import LiveModel
 from service.recommendation.cursor import Cursor
@@ -35,6 +35,8 @@ async def recommend(
     context = context_of(request)
     _check(asked, context.settings)
     cursor = None if asked.cursor is None else Cursor.decode(asked.cursor)
+    if cursor is not None:  # another worker made the page before, perhaps with more of the log than is applied here
+        await catch_up(context, cursor.sequence)
     chosen = await chosen_at(context, at_least, variant=variant)
     whose: Sequence[str | Sequence[str]] = [asked.session] if asked.session is not None else asked.user_ids or []
     # A user gets the model of its share; a session, which is nobody in particular, the active version's.

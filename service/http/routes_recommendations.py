@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from model_store.experiment import FORCED, MAIN
-from service.errors import ErrorCode, InvalidRequestError, NotReadyError
+from service.errors import ErrorCode, InvalidRequestError, NotReadyError, UnknownItemError, UnknownUserError
 from service.http import schemas
 from service.http.answers import errors_of, json_answer, with_variant
 from service.http.cache import Listed
@@ -93,12 +93,14 @@ async def recommended(
     responses=errors_of(ErrorCode.UNKNOWN_ITEM, *READ_ERRORS),
     summary="The k items nearest to an item",
 )
-async def similar(request: Request, item_id: str, k: int = DEFAULT_K, variant: Variant = None) -> Response:
+async def similar(
+    request: Request, item_id: str, k: int = DEFAULT_K, at_least: AtLeast = None, variant: Variant = None
+) -> Response:
     """By the cosine of the items' vectors."""
     context = context_of(request)
     item = external_id("item", item_id, context.settings)
     bounded_k(k, context.settings)
-    chosen = await chosen_at(context, None, variant=variant)
+    chosen = await chosen_at(context, at_least, variant=variant)
     # All items are compared: not on the event loop.
     found = await asyncio.to_thread(recommender.similar, chosen.model, item, k)
     return json_answer({**found, "variant": chosen.variant})
@@ -110,11 +112,11 @@ async def similar(request: Request, item_id: str, k: int = DEFAULT_K, variant: V
     responses=errors_of(*READ_ERRORS),
     summary="The k items with the most interactions",
 )
-async def popular(request: Request, k: int = DEFAULT_K) -> Response:
+async def popular(request: Request, k: int = DEFAULT_K, at_least: AtLeast = None) -> Response:
     """Each user counts once for an item."""
     context = context_of(request)
     bounded_k(k, context.settings)
-    model = context.registry.model
+    model = await model_at(context, at_least)
     return json_answer(await read_model(model, recommender.popular, model, k))
 
 
@@ -143,18 +145,58 @@ async def chosen_at(
         NotReadyError: it is not served now, or the place is not reached within `read_timeout`.
     """
     registry = context.registry
-    if at_least is not None and registry.applied < at_least:
-        registry.wake()
-        try:
-            async with asyncio.timeout(context.settings.read_timeout):
-                await registry.wait_applied(at_least)
-        except TimeoutError:
-            raise NotReadyError(
-                f"at_least={at_least}: the log is applied up to {registry.applied}. Try again in a moment."
-            ) from None
+    if at_least is not None and not await holds(context, at_least):
+        raise NotReadyError(f"at_least={at_least}: the log is applied up to {registry.applied}. Try again in a moment.")
     if variant is not None:
         return _forced(registry.served, variant)
     return Chosen(MAIN, registry.model) if user_id is None else registry.chosen_for(user_id)
+
+
+async def holds(context: Context, sequence: int) -> bool:
+    """Whether all models hold a place of the log, after `read_timeout` at most.
+
+    Raises:
+        StateError: the log can't be read at the moment.
+    """
+    registry = context.registry
+    if registry.applied >= sequence:
+        return True
+    registry.wake()
+    try:
+        async with asyncio.timeout(context.settings.read_timeout):
+            await registry.wait_applied(sequence)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def catch_up(context: Context, sequence: int) -> None:
+    """Wait for a place of the log that another worker has named in a cursor or an id, where the log reaches so far.
+
+    Raises:
+        StateError: the log can't be read at the moment.
+    """
+    if context.registry.applied < sequence <= await asyncio.to_thread(context.state.last_sequence):
+        await holds(context, sequence)
+
+
+async def known_by_now(context: Context, require: Callable[[LiveModel], object]) -> None:
+    """Let a check of ids pass that another worker has just been told of: look again once the log so far is applied.
+
+    Args:
+        context: the service's parts.
+        require: raises where the model knows no such user or item.
+
+    Raises:
+        UnknownUserError: nobody knows the user.
+        UnknownItemError: nobody knows the item.
+        StateError: the log can't be read at the moment.
+    """
+    try:
+        require(context.registry.model)
+    except (UnknownUserError, UnknownItemError):
+        await holds(context, await asyncio.to_thread(context.state.last_sequence))
+        require(context.registry.model)
 
 
 def _forced(served: Served, variant: str) -> Chosen:

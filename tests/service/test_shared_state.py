@@ -158,3 +158,67 @@ def test_while_redis_is_away_reads_are_answered_writes_refused_and_then_all_is_w
         assert set(acknowledged) <= set(keys)
         assert len(keys) == len(set(keys))
         assert client.model.sequence == len(keys)
+
+
+@pytest.fixture
+def behind(tmp_path, state_url):
+    """A service that writes, and one that looks at the log when it must."""
+    with (
+        service(tmp_path / "a", state_url) as writer,
+        service(tmp_path / "b", state_url, poll_interval=600.0, read_timeout=20.0) as other,
+    ):
+        other.wait_idle()
+        yield writer, other
+
+
+def test_what_one_service_was_told_can_be_taken_back_at_another_at_once(behind):
+    writer, other = behind
+    told = writer.post("/interactions", json={"user_id": "guest", "item_id": "new"}).json()["sequence"]
+    assert other.model.sequence < told
+    assert other.request("DELETE", "/interactions?user_id=guest&item_id=new").json() == {
+        "accepted": 1,
+        "duplicates": 0,
+        "sequence": told + 1,
+    }
+    put = writer.request("PUT", "/items/brought", json={"categories": ["lamps"]}).json()["sequence"]
+    assert other.model.sequence < put
+    assert other.request("DELETE", "/items/brought").json()["sequence"] == put + 1
+    # Whom nobody knows is refused none the less.
+    assert other.request("DELETE", "/interactions?user_id=nobody&item_id=new").json()["error"]["code"] == "unknown_user"
+    assert other.request("DELETE", "/items/nothing").json()["error"]["code"] == "unknown_item"
+
+
+@pytest.mark.parametrize("path", ["/similar/brought?k=3", "/popular?k=50", "/items/brought", "/history/guest"])
+def test_every_read_of_the_log_waits_for_a_place(behind, path):
+    writer, other = behind
+    writer.request("PUT", "/items/brought", json={"categories": ["lamps"]})
+    told = writer.post("/interactions", json={"user_id": "guest", "item_id": "brought"}).json()["sequence"]
+    assert other.model.sequence < told
+    separator = "&" if "?" in path else "?"
+    answer = other.get(f"{path}{separator}at_least={told}")
+    assert answer.status_code == 200
+    assert answer.json()["sequence"] == told
+    assert answer.content == writer.get(path).content
+
+
+def test_a_page_and_an_explanation_go_on_at_another_service(behind):
+    writer, other = behind
+    told = writer.post("/interactions", json={"user_id": "guest", "item_id": "i3"}).json()["sequence"]
+    asked = {"user_ids": ["guest"], "k": 3}
+    first = writer.post("/recommend", json=asked).json()["results"][0]
+    assert other.model.sequence < told
+    more = other.post("/recommend", json={**asked, "cursor": first["cursor"]})
+    assert more.status_code == 200
+    whole = writer.post("/recommend", json={**asked, "k": 6}).json()["results"][0]
+    assert [*first["items"], *more.json()["results"][0]["items"]] == whole["items"]
+
+
+def test_what_was_served_is_explained_at_a_service_that_lags(behind):
+    writer, other = behind
+    told = writer.post("/interactions", json={"user_id": "guest", "item_id": "i3"}).json()["sequence"]
+    served = writer.get("/recommend/guest?k=1").json()
+    assert other.model.sequence < told
+    path = f"/explain/guest/{served['items'][0]['item_id']}?recommendation_id={served['recommendation_id']}"
+    answer = other.get(path)
+    assert answer.status_code == 200
+    assert answer.json() == writer.get(path).json()
