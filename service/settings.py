@@ -120,7 +120,10 @@ class Settings(BaseSettings):
     gate_margin: float = Field(
         0.05,
         ge=0,
-        description="A new version whose validation metrics are lower by more than this share is not activated.",
+        description=(
+            "A new version whose validation metrics are lower by more than this share is not activated; 1 activates "
+            "any that is sound, and spares a retrain the trial that measures it."
+        ),
     )
     retrain_cron: str = Field("", description="When to retrain: a cron expression of five fields, in UTC.")
     retrain_interactions: int = Field(0, ge=0, description="Retrain after so many new interactions; 0 for never.")

@@ -21,9 +21,12 @@ from training.observer import Observer, Part
 from training.report import machine_facts, refitted, report_of
 from training.settings import TrainingSettings
 from training.trained import Trained, train_kdiffe, with_everything
+from training.trial import on_trial
 
 # A refit takes about this share of a run that selects and refits.
 REFIT_SHARE = 0.3
+# And this one of a retrain with a trial, which fits two or three times.
+TRIED_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def retrain(
     resume: bool = False,
     sequence: int = 0,
     state_id: str = "",
+    trial: bool = False,
 ) -> Run:
     """Refit a version on its own data and later interactions, for as many epochs as it was selected with.
 
@@ -137,6 +141,7 @@ def retrain(
         resume: go on from the folder's checkpoint.
         sequence: the log's sequence number that `later` reaches.
         state_id: name of the state that the number counts in.
+        trial: whether the metrics get a `trial` (training/trial.py), which takes another fit or two.
 
     Raises:
         ConfigurationError: the settings don't fit the data or the machine.
@@ -147,12 +152,18 @@ def retrain(
         # The artifact's graph has the entities that were made from features: none are made once more.
         settings = replace(settings, entities=replace(settings.entities, source="never"))
     data = data_set_of(artifact, later)
-    mark = fingerprint(data)
+    mark, epochs = fingerprint(data), int(manifest.training["epochs"])
+    metrics = {**manifest.metrics, "selected_as": manifest.metrics.get("selected_as", artifact.version)}
+    metrics.pop("trial", None)
+    if trial:
+        trying = Part(observer, 1 - TRIED_SHARE)
+        metrics["trial"] = on_trial(artifact, data, settings, trying, folder, epochs=epochs, resume=resume)
+        observer = Part(observer, TRIED_SHARE)
     trained = train_kdiffe(
         data,
         settings,
         observer,
-        fixed_epochs=int(manifest.training["epochs"]),
+        fixed_epochs=epochs,
         checkpoints=folder / "refit",
         resume=resume,
         fingerprint=mark,
@@ -161,7 +172,7 @@ def retrain(
         trained,
         data,
         Interactions.empty(),
-        metrics={**manifest.metrics, "selected_as": manifest.metrics.get("selected_as", artifact.version)},
+        metrics=metrics,
         data_facts={"name": data.name, "fingerprint": mark, "state_id": state_id},
         training_facts={"epochs": trained.fit.best_epoch, "refit": True, "base": artifact.version},
         extra_arrays=carried_arrays(artifact, later, data),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,11 @@ def worse(candidate: Artifact, active: Artifact | None, margin: float) -> str:
     """By what a version is worse than the active one; empty where it is not, or where there is nothing to compare."""
     if active is None:
         return ""
-    before, now = (artifact.manifest.metrics.get("valid", {}) for artifact in (active, candidate))
+    compared = _figures(candidate, active)
+    if compared is None:
+        # A margin of 1 lets everything pass, and spares the trials.
+        return "" if margin >= 1 else f"nothing measures it beside {active.version}: its figures are another version's"
+    before, now = compared
     for name in METRICS:
         known = before.get(name)
         if known is None:
@@ -52,6 +58,22 @@ def worse(candidate: Artifact, active: Artifact | None, margin: float) -> str:
                 f"{100 * margin:g} %"
             )
     return ""
+
+
+def _figures(candidate: Artifact, active: Artifact) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The active version's figures and the new one's that can be compared; None where there are none.
+
+    A retrained version carries its ancestor's validation figures: its own are those of its trial.
+    """
+    old, new = active.manifest.metrics, candidate.manifest.metrics
+    trial = new.get("trial")
+    if trial is not None and trial["base"] == active.version:
+        return trial["before"], trial["known"]
+    if trial is not None and "trial" in old:
+        return old["trial"]["valid"], trial["valid"]
+    if "selected_as" in new:
+        return None
+    return old.get("valid", {}), new.get("valid", {})
 
 
 def broken(candidate: Artifact) -> str:

@@ -284,6 +284,7 @@ class Runner:
             sequence=job.sequence,
             state_id=self._state.state_id,
             progress=directory / "progress.json",
+            trial=self._rules.margin < 1,
         )
         order.progress.unlink(missing_ok=True)
         if order.interactions.exists() and self._erased_since(job.sequence):

@@ -36,6 +36,7 @@ class Order:
         sequence: the log's last sequence number in that file.
         state_id: the log's name.
         progress: the file that the process keeps its progress in.
+        trial: whether the new version is measured, for the gate.
     """
 
     base: str
@@ -44,6 +45,7 @@ class Order:
     sequence: int
     state_id: str
     progress: Path
+    trial: bool = True
 
     @property
     def run(self) -> Path:
@@ -65,7 +67,8 @@ def train_command(order: Order) -> list[str]:
         *("--state-id", order.state_id),
         *("--progress-file", str(order.progress)),
         *("--run-dir", str(order.run)),
-        *("--resume", "--no-activate", "--refit", "--json"),
+        *("--resume", "--no-activate", "--json"),
+        *(["--trial"] if order.trial else []),
     ]
 
 

@@ -57,6 +57,10 @@ def train(
     progress_file: Annotated[
         Path | None, typer.Option("--progress-file", help="Keep the progress as JSON in this file.")
     ] = None,
+    trial: Annotated[
+        bool,
+        typer.Option("--trial", help="With --base: measure it on held back interactions, by a fit or two more."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train KDiffE on a data set and publish it as a new version."""
@@ -66,6 +70,8 @@ def train(
         raise ConfigurationError("Name either a data set (--data DIR) or a version to retrain (--base VERSION).")
     if base is not None and config is not None:
         raise ConfigurationError("--config goes with --data: a retrained version keeps its configuration.")
+    if trial and base is None:
+        raise ConfigurationError("--trial goes with --base: a data set's validation split measures what it trains.")
     if resume and run_dir is None:
         raise ConfigurationError("--resume needs the folder of the interrupted run: --run-dir DIR.")
     started = time.monotonic()
@@ -94,6 +100,7 @@ def train(
                     resume=resume,
                     sequence=sequence,
                     state_id=state_id,
+                    trial=trial,
                 )
             else:
                 assert data is not None  # noqa: S101

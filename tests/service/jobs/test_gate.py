@@ -50,6 +50,40 @@ def test_where_there_is_nothing_to_compare_a_version_may_be_anything(tmp_path):
     assert objection(new, None, MARGIN) == ""
 
 
+def on_trial(base: str, before: float, known: float, all_users: float) -> dict[str, object]:
+    """A retrained version's metrics; its `valid` is its ancestor's."""
+    figures = {name: {"recall@20": value, "ndcg@20": value} for name, value in (("before", before), ("known", known))}
+    tried = {"base": base, **figures, "valid": {"recall@20": all_users, "ndcg@20": all_users}}
+    return {**valid(0.9, 0.9), "selected_as": "old", "trial": tried}
+
+
+@pytest.mark.parametrize(
+    ("active", "metrics", "words"),
+    [
+        # The users of before, in the trial of the version that it takes the place of.
+        (valid(0.9, 0.9), on_trial("old", 0.2, 0.2, 0.1), ""),
+        (valid(0.1, 0.1), on_trial("old", 0.2, 0.18, 0.3), "recall@20 is 0.1800, old's is 0.2000"),
+        # Another version became active meanwhile, which has been on trial too: all users of both.
+        (on_trial("older", 0.5, 0.5, 0.3), on_trial("base", 0.2, 0.2, 0.3), ""),
+        (on_trial("older", 0.1, 0.1, 0.3), on_trial("base", 0.2, 0.2, 0.2), "recall@20 is 0.2000, old's is 0.3000"),
+        # No users to hold anything back of.
+        (valid(0.9, 0.9), {"selected_as": "old", "trial": {"base": "old", "before": {}, "known": {}, "valid": {}}}, ""),
+        # Figures that were carried over measure nothing.
+        (valid(0.9, 0.9), {**valid(0.9, 0.9), "selected_as": "old"}, "nothing measures it beside old"),
+        (valid(0.9, 0.9), on_trial("base", 0.2, 0.2, 0.2), "nothing measures it beside old"),
+    ],
+)
+def test_a_retrained_version_is_measured_by_its_trial(tmp_path, active, metrics, words):
+    found = worse(version_with(tmp_path, "new", metrics), version_with(tmp_path, "old", active), MARGIN)
+    assert words in found
+    assert bool(words) == bool(found)
+
+
+def test_a_margin_of_1_lets_what_was_not_measured_pass(tmp_path):
+    old = version_with(tmp_path, "old", valid(0.9, 0.9))
+    assert worse(version_with(tmp_path, "new", {**valid(0.9, 0.9), "selected_as": "old"}), old, 1.0) == ""
+
+
 def test_a_version_that_recommends_and_explains_is_let_through(tmp_path):
     assert broken(publish_world(tmp_path)) == ""
 

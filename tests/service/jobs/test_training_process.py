@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ def order(directory: Path) -> Order:
 def test_the_command_is_kdiffe_train(tmp_path):
     assert " ".join(train_command(order(Path("/j")))[1:]) == (
         "-m model_store train --base v0001 --store /m --interactions /j/log --sequence 7 --state-id abc "
-        "--progress-file /j/p --run-dir /j/run --resume --no-activate --refit --json"
+        "--progress-file /j/p --run-dir /j/run --resume --no-activate --json --trial"
     )
+    assert "--trial" not in train_command(replace(order(Path("/j")), trial=False))
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,16 @@ def test_a_version_retrained_from_a_retrained_one_names_the_one_that_was_selecte
     assert (manifest.metrics["selected_as"], manifest.training["base"]) == ("v0001", "v0002")
 
 
+def test_a_trial_is_for_retraining(data: Path, store: Path, tmp_path: Path, capsys: Capture) -> None:
+    retrain(capsys, store, tmp_path, "--trial")
+    trial = ModelStore(store).open("v0002").manifest.metrics["trial"]
+    assert trial["base"] == "v0001"
+    assert 0 <= trial["known"]["recall@20"] <= 1
+    done = kdiffe(capsys, "train", "--data", data, "--store", store, "--trial")
+    assert done.status == 1
+    assert "--trial goes with --base" in done.err
+
+
 @pytest.mark.parametrize(
     ("more", "device"), [([], "auto"), (["--device", "cpu"], "cpu"), (["--set", "run.device=cpu"], "cpu")]
 )
