@@ -16,13 +16,13 @@ COPY service ./service
 COPY training ./training
 
 FROM build AS build-service
-RUN pip install --constraint constraints.txt ".[service,cpu]"
+RUN pip install --constraint constraints.txt ".[service,tracing,cpu]"
 
 FROM build AS build-training
 ARG TORCH_INDEX=
 # torch alone: an index of torch holds only some versions of what torch needs.
 RUN if [ -n "$TORCH_INDEX" ]; then pip install --constraint constraints.txt --no-deps -i "$TORCH_INDEX" torch; fi \
-    && pip install --constraint constraints.txt ".[service,training,parquet,cpu]"
+    && pip install --constraint constraints.txt ".[service,tracing,training,parquet,cpu]"
 
 FROM python:${PYTHON} AS runtime
 # The models and the state live in /data, which is no part of the package: a volume there hides nothing.

@@ -204,6 +204,14 @@ def misspelt(names: Iterable[str]) -> dict[str, str]:
     return {name: found[0] for name, found in nearest.items() if found}
 
 
+def misspelling_notes(names: Iterable[str]) -> str:
+    """What to tell of them at the start, one line each."""
+    return "".join(
+        f"kdiffe: {name} is no setting and changes nothing; is {meant} meant?\n"
+        for name, meant in misspelt(names).items()
+    )
+
+
 def read_settings(**overrides: Any) -> Settings:
     """Settings from the environment; an override that is not None goes before it.
 

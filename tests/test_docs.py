@@ -43,6 +43,22 @@ def quoted(cell: str) -> list[str]:
 EQUATIONS = table("equations.md", "formula")
 
 
+# ---- settings.md -----------------------------------------------------------------------------------------------------
+
+
+def test_every_setting_of_the_service_stands_in_the_table() -> None:
+    pytest.importorskip("pydantic_settings")
+    from service.settings import Settings
+
+    def shown(value: object) -> str:
+        return "" if value in (None, "", ()) else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+    assert table("settings.md", "variable") == [
+        [f"`KDIFFE_{name.upper()}`", shown(field.default), field.description]
+        for name, field in Settings.model_fields.items()
+    ]
+
+
 # ---- equations.md ----------------------------------------------------------------------------------------------------
 
 

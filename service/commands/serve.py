@@ -77,7 +77,7 @@ def serve(
 ) -> None:
     """Serve recommendations over HTTP. The admin key is read from KDIFFE_ADMIN_KEY."""
     limit_threads()
-    from service.settings import misspelt, read_settings
+    from service.settings import misspelling_notes, read_settings
 
     settings = read_settings(
         store=store,
@@ -98,8 +98,7 @@ def serve(
         from service.telemetry import configure_logging
 
         configure_logging(settings.log_level)
-        for name, meant in misspelt(os.environ).items():
-            sys.stderr.write(f"kdiffe: {name} is no setting and changes nothing; is {meant} meant?\n")
+        sys.stderr.write(misspelling_notes(os.environ))
         check(settings)
         listener = listen(settings.host, settings.port)
         if metrics is None:

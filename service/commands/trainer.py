@@ -5,6 +5,7 @@ It needs the store that the services read, and their state. The services are sta
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ def trainer(
     from service.errors import StartError
     from service.jobs.jobs import training_installed
     from service.jobs.runner import Runner, active_version, job_rules, schedule_of
-    from service.settings import read_settings
+    from service.settings import misspelling_notes, read_settings
     from service.state import open_state
     from service.telemetry import Telemetry, configure_logging
 
@@ -33,6 +34,7 @@ def trainer(
     if not training_installed():
         raise StartError("Training is not installed: pip install 'kdiffe[service,training]'.")
     configure_logging(settings.log_level)
+    sys.stderr.write(misspelling_notes(os.environ))
     models = ModelStore(settings.store)
     models.check_writable()
     shared = open_state(settings.state_url, settings.state_secret)

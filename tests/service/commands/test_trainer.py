@@ -32,8 +32,9 @@ class Trainer:
         return self.process.wait(60)
 
 
-def test_a_trainer_takes_the_jobs_of_the_state_and_leaves_them_when_it_ends(tmp_path):
+def test_a_trainer_takes_the_jobs_of_the_state_and_leaves_them_when_it_ends(tmp_path, monkeypatch):
     publish_world(tmp_path)
+    monkeypatch.setenv("KDIFFE_JOB_SECOND", "5")
     state = SqliteState(tmp_path / "state.sqlite3")
     try:
         state.add_job(Job("j1", "queued", time.time(), "v0001", 0, phase="queued"))
@@ -43,6 +44,7 @@ def test_a_trainer_takes_the_jobs_of_the_state_and_leaves_them_when_it_ends(tmp_
         assert trainer.end() == 0
         job = state.job("j1")
         assert (job.state, job.phase) == ("queued", INTERRUPTED) or job.state == "failed"
+        assert "is KDIFFE_JOB_SECONDS meant?" in trainer.log.read_text()
         assert "Traceback" not in trainer.log.read_text().split("attempt")[0]
     finally:
         state.close()
