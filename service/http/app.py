@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
@@ -31,7 +31,7 @@ from service.http import (
 )
 from service.http.answers import add_error_handlers
 from service.http.cache import ListCache
-from service.http.context import Context
+from service.http.context import Context, known_parameters
 from service.http.description import complete
 from service.http.express import Express
 from service.http.gathering import Gathering
@@ -217,7 +217,8 @@ def create_app(
         redoc_url=None,
     )
     add_error_handlers(app)
-    for routes in (
+    checked = [Depends(known_parameters)]
+    modules = (
         routes_recommendations,
         routes_lists,
         routes_explanations,
@@ -226,10 +227,12 @@ def create_app(
         routes_interactions,
         routes_users,
         routes_admin,
-        routes_health,
-        routes_docs,
-    ):
+    )
+    # Probes and scrapers may add parameters of their own.
+    lenient = (routes_health, routes_docs, *([routes_console] if settings.console else []))
+    for routes in modules:
+        app.include_router(routes.router, dependencies=checked)
+    for routes in lenient:
         app.include_router(routes.router)
-    if settings.console:
-        app.include_router(routes_console.router)
+    app.state.routes = tuple(route for routes in (*modules, *lenient) for route in routes.router.routes)
     return app

@@ -26,6 +26,8 @@ from service.tracing import Tracing
 Key = Annotated[
     str | None, Header(alias="Idempotency-Key", description="Sent again with the same key, it counts once.")
 ]
+# Characters of an unknown parameter's name that an error shows.
+LONGEST_SHOWN = 60
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -103,6 +105,19 @@ def bounded_k(k: int, settings: Settings) -> int:
     if not 1 <= k <= settings.max_k:
         raise InvalidRequestError(f"k={k}: must lie in 1..{settings.max_k}.")
     return k
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuse a query parameter that the route does not have: a filter that is passed over would not be noticed.
+
+    Raises:
+        InvalidRequestError: there is one.
+    """
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            there = f"; there are {', '.join(known)}" if known else ""
+            raise InvalidRequestError(f"{name[:LONGEST_SHOWN]}: there is no such query parameter{there}.")
 
 
 async def read_model(model: LiveModel, use_case: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:

@@ -51,7 +51,7 @@ class Express:
                     user_id = external_id("user", path[len(RECOMMEND) :], context.settings)
                     await send_json(send, await recommended(context, user_id, k))
                     return
-            elif method == "POST" and path == INTERACTIONS:
+            elif method == "POST" and path == INTERACTIONS and not scope["query_string"]:
                 scope["route"] = INTERACTIONS_ROUTE
                 body = await read_body(receive)
                 await send_json(send, await accepted(scope["app"].state.context, body), 202)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 
 import structlog
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_store.errors import KDiffEError
@@ -112,7 +113,7 @@ class Surroundings:
         finally:
             seconds = time.perf_counter() - began
             # The route's template, not the path: few names, and no ids in metrics and logs.
-            route = getattr(scope.get("route"), "path", "unmatched")
+            route = getattr(scope.get("route") or _route_of(scope), "path", "unmatched")
             self._telemetry.request(scope["method"], route, status, seconds)
             log.debug(
                 "request",
@@ -145,6 +146,11 @@ class Surroundings:
 
     def _message(self) -> str:
         return f"The request's body is larger than {self._limit} bytes: send smaller batches."
+
+
+def _route_of(scope: Scope) -> BaseRoute | None:
+    """The route of a request that was answered before it came to one: refused for its key, say."""
+    return next((route for route in scope["app"].state.routes if route.matches(scope)[0] is Match.FULL), None)
 
 
 def secured(headers: list[Header]) -> list[Header]:

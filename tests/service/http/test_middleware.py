@@ -83,6 +83,46 @@ def test_requests_are_counted_by_route_not_by_path(client):
     assert client.get("/metrics").headers["content-type"].startswith("text/plain")
 
 
+def test_a_request_that_is_refused_for_its_key_counts_for_its_route(tmp_path):
+    publish_world(tmp_path)
+    settings = Settings(store=tmp_path, index="exact", require_keys="read", admin_key="correct-horse-battery")
+    with Client(create_app(settings)) as client:
+        assert client.get("/similar/i1").status_code == 401
+        assert client.get("/recommend/u1").status_code == 401
+        assert client.request("DELETE", "/users/u1").status_code == 401
+        assert client.get("/nowhere").status_code == 401
+        text = client.get("/metrics", headers={"Authorization": "Bearer correct-horse-battery"}).text
+    for method, route in (
+        ("GET", "/similar/{item_id:path}"),
+        ("GET", "/recommend/{user_id:path}"),
+        ("DELETE", "/users/{user_id:path}"),
+        ("GET", "unmatched"),
+    ):
+        assert f'kdiffe_requests_total{{method="{method}",route="{route}",status="401"}} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        # A filter of POST /recommend: the list would look as if it held.
+        ("GET", "/recommend/u1?k=3&categories=lamps", "categories: there is no such query parameter; there are k,"),
+        ("GET", "/similar/i1?K=3", "K: there is no such query parameter"),
+        ("POST", "/interactions?at_least=3", "at_least: there is no such query parameter."),
+        ("GET", f"/popular?{'x' * 500}=1", f"{'x' * 60}: there is no such"),
+    ],
+)
+def test_a_parameter_that_a_route_does_not_have_is_refused(client, method, path, words):
+    body = {"json": {"user_id": "u1", "item_id": "i1"}} if method == "POST" else {}
+    answer = client.request(method, path, **body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request")
+    assert answer.json()["error"]["message"].startswith(words)
+
+
+def test_probes_and_scrapers_may_add_parameters(client):
+    assert client.get("/health/ready?from=balancer").status_code == 200
+    assert client.get("/metrics?name=x").status_code == 200
+
+
 def test_head_is_answered_as_get_without_the_body(tmp_path):
     publish_world(tmp_path)
     with LiveServer(create_app(Settings(store=tmp_path))) as server:
