@@ -8,20 +8,24 @@ from model_store.store import ModelStore
 from service.state.port import Position, StateStore
 
 
-def held_by_every_version(store: ModelStore, state_id: str) -> int:
-    """The sequence number up to which every version of the store holds the log, 0 where there is no version.
+def held_by_versions(store: ModelStore, state_id: str) -> dict[str, int]:
+    """The sequence number up to which each version of the store holds the log.
 
     A version from another state, or from before it, holds nothing of it; one that can't be read neither. Whichever is
-    activated next, the log from there on is enough.
+    activated next, the log from the least of them on is enough.
     """
-    reached = []
+    held = {}
     for version in store.versions():
         try:
-            manifest = store.open(version).manifest
+            held[version] = held_of(store.open(version).manifest, state_id)
         except ArtifactError:
-            return 0
-        reached.append(held_of(manifest, state_id))
-    return min(reached, default=0)
+            held[version] = 0
+    return held
+
+
+def held_by_every_version(store: ModelStore, state_id: str) -> int:
+    """The sequence number up to which all versions hold the log, 0 where there is none."""
+    return min(held_by_versions(store, state_id).values(), default=0)
 
 
 def held_of(manifest: Manifest, state_id: str) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -58,8 +59,6 @@ def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
             table.add_row(str(row["version"]), state, str(row["error"]))
             continue
         metrics = row["metrics"]
-        valid = metrics.get("valid", {}) if isinstance(metrics, dict) else {}
-        ndcg = valid.get("ndcg@20")
         table.add_row(
             str(row["version"]),
             state,
@@ -68,9 +67,21 @@ def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
             str(row["users"]),
             str(row["items"]),
             str(row["sequence"]),
-            "-" if ndcg is None else f"{ndcg:.4f}",
+            quality(metrics if isinstance(metrics, dict) else {}),
         )
     console().print(table if rows else f"No versions in {store}.")
+
+
+def quality(metrics: Mapping[str, Any]) -> str:
+    """What is known of a version's NDCG@20; of a retrained one by its trial, for its `valid` is its ancestor's."""
+    trial = metrics.get("trial")
+    if trial is not None:
+        now, before = trial["known"].get("ndcg@20"), trial["before"].get("ndcg@20")
+        return "-" if now is None or before is None else f"on trial {now:.4f}, {trial['base']} {before:.4f}"
+    ndcg, ancestor = metrics.get("valid", {}).get("ndcg@20"), metrics.get("selected_as")
+    if ndcg is None:
+        return "-"
+    return f"{ndcg:.4f}" if ancestor is None else f"{ancestor}'s {ndcg:.4f}"
 
 
 @app.command()

@@ -17,6 +17,7 @@ import typer
 from model_store.command import console, write_json
 from model_store.store import ModelStore
 from service.compaction import compact as compact_log
+from service.compaction import held_by_versions
 from service.erasure import versions_holding
 from service.errors import StartError
 from service.settings import SQLITE, Settings, read_settings
@@ -141,8 +142,14 @@ def compact(
 ) -> None:
     """Drop from the log what every version of the model store holds. `kdiffe models prune` first."""
     with opened_state(store, state, new=False) as opened:
-        position = compact_log(ModelStore(settings_of(store, state).store), opened, forget_keys)
-    _tell(f"The log begins at {position.compacted + 1} and ends at {position.last}.", asdict(position), as_json)
+        models = ModelStore(settings_of(store, state).store)
+        position = compact_log(models, opened, forget_keys)
+        held = held_by_versions(models, opened.state_id)
+    # Whoever asks why the log is still long: these would need it if they were activated.
+    needing = [version for version, reached in held.items() if reached == position.compacted < position.last]
+    why = f" {', '.join(needing)} may need the rest: prune, or retrain." if needing else ""
+    told = f"The log begins at {position.compacted + 1} and ends at {position.last}.{why}"
+    _tell(told, {**asdict(position), "needed_by": needing}, as_json)
 
 
 @app.command("weigh")

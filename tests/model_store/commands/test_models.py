@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from model_store.commands.models import quality
 from model_store.experiment import Arm
 from model_store.store import ModelStore
 from tests.model_store.commands.shell import Shell
@@ -25,6 +27,27 @@ def test_list_gives_every_version_the_oldest_first_and_marks_the_active_one(mode
     assert (status, out) == (0, "")
     assert "v0002" in err
     assert "0.2500" in err
+
+
+@pytest.mark.parametrize(
+    ("metrics", "shown"),
+    [
+        ({"valid": {"ndcg@20": 0.25}}, "0.2500"),
+        ({"valid": {"ndcg@20": 0.25}, "selected_as": "v0001"}, "v0001's 0.2500"),
+        (
+            {
+                "valid": {"ndcg@20": 0.25},
+                "selected_as": "v0001",
+                "trial": {"base": "v0002", "before": {"ndcg@20": 0.3}, "known": {"ndcg@20": 0.125}, "valid": {}},
+            },
+            "on trial 0.1250, v0002 0.3000",
+        ),
+        ({"selected_as": "v0001", "trial": {"base": "v0002", "before": {}, "known": {}, "valid": {}}}, "-"),
+        ({}, "-"),
+    ],
+)
+def test_a_retrained_version_s_quality_is_not_its_ancestor_s(metrics: dict[str, Any], shown: str) -> None:
+    assert quality(metrics) == shown
 
 
 def test_list_shows_an_experiment_s_variants(models: Shell, store: ModelStore) -> None:

@@ -7,6 +7,7 @@ import pytest
 from model_store.command import main
 from service.state import open_state
 from service.state.port import Interaction
+from tests.support.artifacts import publish_world
 from tests.support.redis_server import MISSING, RedisServer, server_path
 
 LINES = [
@@ -110,6 +111,16 @@ def test_an_address_to_listen_on_is_passed_over_by_commands_that_listen_nowhere(
 def test_a_file_that_can_not_be_written_is_named(run, lines, tmp_path):
     run("import", lines)
     assert "can't be written" in run("export", str(tmp_path / "nowhere" / "lines.jsonl"), status=1)
+
+
+def test_compaction_names_the_versions_that_may_need_the_rest(run, lines, tmp_path, capsys):
+    run("import", lines)
+    assert run("state", "compact")["needed_by"] == []
+    publish_world(tmp_path / "models")  # made before this log
+    found = run("state", "compact")
+    assert (found["compacted"], found["last"], found["needed_by"]) == (0, 4, ["v0001"])
+    assert main(["state", "compact", "--store", str(tmp_path / "models")]) == 0
+    assert "begins at 1 and ends at 4. v0001 may need the rest" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_user_is_erased_and_a_type_weighed(run, lines, tmp_path):
