@@ -19,7 +19,7 @@ from model_store.artifact import Artifact
 from model_store.keys import node_keys
 from training.data.dataset import DataSet, Interactions
 from training.data.fingerprint import fingerprint
-from training.evaluation import Split, evaluate, interaction_matrix, scores_of
+from training.evaluation import Split, UserMetrics, interaction_matrix, rank, scores_of
 from training.export import data_set_of, kernel_embeddings
 from training.item_item import item_item_table, table_matrix
 from training.observer import Observer, Part
@@ -28,6 +28,9 @@ from training.trained import Trained, train_kdiffe
 
 # Fewest interactions of a user of whom one is held back: two are left to tell what the user likes.
 LEAST = 3
+# Length of the lists, and what is told of them.
+LENGTH = 20
+METRICS = (f"recall@{LENGTH}", f"ndcg@{LENGTH}")
 
 
 def on_trial(
@@ -53,7 +56,7 @@ def on_trial(
 
     Returns:
         {"base": the version, "before": its figures, "known": figures of the users that these are of, "valid": of all}.
-        Figures are {"recall@20", "ndcg@20", "n_users"}.
+        Figures are {"recall@20", "ndcg@20", "n_users", "standard_errors"}.
     """
     earlier = data_set_of(artifact)
     before = artifact.manifest.metrics.get("trial", {}).get("valid")
@@ -102,11 +105,19 @@ def fitted(
     )
 
 
-def figures(trained: Trained, held: DataSet, asked: Interactions) -> Mapping[str, float]:
+def figures(trained: Trained, held: DataSet, asked: Interactions) -> Mapping[str, Any]:
     """What a model gives some held back interactions; {} where there are none."""
     split = Split.of(asked, held.train, held.n_users, held.n_items)
     if len(split.users) == 0:
         return {}
     history = interaction_matrix(held.train, held.n_users, held.n_items)
     table = table_matrix(item_item_table(trained.table, trained.table_weight), held.n_items)
-    return evaluate(scores_of(kernel_embeddings(trained, held.n_users), held.n_users, history, table), split)
+    scores = scores_of(kernel_embeddings(trained, held.n_users), held.n_users, history, table)
+    found = UserMetrics.of(rank(scores, split, LENGTH), [LENGTH])
+    means, errors = found.means(), found.standard_errors()
+    return {
+        **{name: means[name] for name in METRICS},
+        "n_users": len(found),
+        # Of one user nothing is known: any value may come.
+        "standard_errors": {name: errors.get(name, 1.0) for name in METRICS},
+    }

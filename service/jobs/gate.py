@@ -17,6 +17,8 @@ from service.recommendation.recommender import recommend
 
 # Validation metrics that are compared.
 METRICS = ("recall@20", "ndcg@20")
+# Standard errors by which chance alone makes one of two equal figures the lower one, 19 times out of 20 by less.
+CHANCE = 1.64
 # Users whose lists are looked at, and how long the lists are.
 SAMPLE, LENGTH = 20, 20
 # Largest |score - (self + contributions)| of a list's first item, and largest difference of a user's vector from the
@@ -30,7 +32,8 @@ def objection(candidate: Artifact, active: Artifact | None, margin: float) -> st
     Args:
         candidate: the new version.
         active: the one that it would take the place of, None where there is none.
-        margin: by which share of the active one's a validation metric may be lower.
+        margin: by which share of the active one's a validation metric may be lower, beyond what chance makes where the
+            figures have standard errors.
     """
     return worse(candidate, active, margin) or broken(candidate)
 
@@ -51,11 +54,13 @@ def worse(candidate: Artifact, active: Artifact | None, margin: float) -> str:
         found = now.get(name)
         if found is None:
             return f"it has no validation {name}, {active.version} has {known:.4f}"
+        chance = CHANCE * math.hypot(*(of.get("standard_errors", {}).get(name, 0.0) for of in compared))
         # A number that is none fails, too.
-        if not found >= known * (1.0 - margin):
+        if not found >= known * (1.0 - margin) - chance:
+            beyond = f" and by more than chance makes ({chance:.4f})" if chance else ""
             return (
                 f"its validation {name} is {found:.4f}, {active.version}'s is {known:.4f}: worse by more than "
-                f"{100 * margin:g} %"
+                f"{100 * margin:g} %{beyond}"
             )
     return ""
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_where_there_is_nothing_to_compare_a_version_may_be_anything(tmp_path):
     assert objection(new, None, MARGIN) == ""
 
 
-def on_trial(base: str, before: float, known: float, all_users: float) -> dict[str, object]:
+def on_trial(base: str, before: float, known: float, all_users: float) -> dict[str, Any]:
     """A retrained version's metrics; its `valid` is its ancestor's."""
     figures = {name: {"recall@20": value, "ndcg@20": value} for name, value in (("before", before), ("known", known))}
     tried = {"base": base, **figures, "valid": {"recall@20": all_users, "ndcg@20": all_users}}
@@ -77,6 +78,19 @@ def test_a_retrained_version_is_measured_by_its_trial(tmp_path, active, metrics,
     found = worse(version_with(tmp_path, "new", metrics), version_with(tmp_path, "old", active), MARGIN)
     assert words in found
     assert bool(words) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [(0.0, False), (0.01, False), (0.02, True), (1.0, True)],  # 1.64 √(e² + e²) against the .04 beyond the margin
+)
+def test_what_chance_makes_holds_no_version_up(tmp_path, error, passes):
+    metrics = on_trial("old", 0.4, 0.34, 0.3)
+    for name in ("before", "known"):
+        metrics["trial"][name]["standard_errors"] = {"recall@20": error, "ndcg@20": error}
+    found = worse(version_with(tmp_path, "new", metrics), version_with(tmp_path, "old", {}), MARGIN)
+    assert (found == "") is passes
+    assert ("more than chance makes" in found) is (error > 0 and not passes)
 
 
 def test_a_margin_of_1_lets_what_was_not_measured_pass(tmp_path):
