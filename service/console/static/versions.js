@@ -8,8 +8,14 @@ import { Answer, Facts, Heading, html, moment, number, percent, Problem, Table, 
 const CUTS = [5, 10, 20];
 const METRICS = ["recall", "ndcg", "precision", "hit_rate", "mrr", "coverage", "gini", "novelty", "popularity_lift"];
 
-/** A version's validation figure, undefined where it has none. */
-const figure = (version, name) => version.metrics?.valid?.[name];
+/**
+ * A version's own figure, undefined where it has none. A retrained one carries its ancestor's validation figures: its own
+ * are those of its trial.
+ */
+const figure = (version, name) => {
+  const { trial, selected_as: ancestor, valid } = version.metrics ?? {};
+  return (trial ? trial.valid : ancestor ? undefined : valid)?.[name];
+};
 
 /** Changes which version is in force, after a question. */
 function Change({ label, question, act, onDone, plain }) {

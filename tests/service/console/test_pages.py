@@ -178,6 +178,17 @@ def test_what_a_place_in_the_list_rests_on_and_why_an_item_has_none_is_told(read
     assert f"others score higher. Its rank is {len(ranked)}." in said.inner_text()
 
 
+def test_a_retrained_version_shows_its_trial_and_never_its_ancestor_s_figures(reader, server, tmp_path):
+    store = server.app.state.context.registry.store
+    carried = {"valid": {"ndcg@20": 0.4, "recall@20": 0.2}, "selected_as": "v0002"}
+    figures = {name: {"ndcg@20": value, "recall@20": value} for name, value in (("known", 0.3), ("valid", 0.31))}
+    tried = {**carried, "trial": {"base": "v0002", "before": figures["known"], **figures}}
+    for n, metrics in enumerate((carried, tried)):
+        publish_knowledge_world(store.root, tmp_path / f"retrained{n}", REPORT, metrics=metrics)
+    reader.go("#/versions")
+    assert reader.cells("Versions, the newest first", "NDCG@20") == ["0.31", "–", "0.4", "0.2"]
+
+
 def test_versions_are_compared_activated_and_rolled_back_by_the_keyboard_alone(reader, server):
     page = reader.go("#/versions")
     assert reader.cells("Versions, the newest first", "Version") == ["v0002", "v0001"]
