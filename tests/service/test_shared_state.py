@@ -168,6 +168,9 @@ def behind(tmp_path, state_url):
         service(tmp_path / "b", state_url, poll_interval=600.0, read_timeout=20.0) as other,
     ):
         other.wait_idle()
+        wake = other.registry.follower._wake
+        # Asleep: nobody has woken it, and it waits. Before that it would still look once.
+        until(lambda: not wake.is_set() and len(wake._cond._waiters) == 1, 30)
         yield writer, other
 
 
