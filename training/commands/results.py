@@ -10,7 +10,7 @@ import typer
 from model_store.command import console, write_json
 from training.commands.options import Json
 from training.errors import ResultsError
-from training.experiments.rendering import figures_of, read_all, render
+from training.experiments.rendering import figures_of, read_all, read_serving, render
 
 
 def results(
@@ -23,7 +23,10 @@ def results(
 ) -> None:
     """Render the tables of all records."""
     found = read_all(records)
-    wanted = {out: render(found), **{out.parent / name: text for name, text in figures_of(found).items()}}
+    wanted = {
+        out: render(found, read_serving(records)),
+        **{out.parent / name: text for name, text in figures_of(found).items()},
+    }
     changed = False
     try:
         for path, text in wanted.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from training.errors import ResultsError
 from training.experiments.ablation import FULL, VARIANTS
@@ -52,6 +53,15 @@ PUBLISHED: Mapping[str, tuple[str, str]] = {
     "sports": (".102", ".046"),
 }
 
+SERVING_COLUMNS = (
+    "route",
+    "requests a second of server CPU",
+    "to the bare route",
+    "p50, ms",
+    "p99, ms",
+    "p99 to the bare route",
+)
+
 Group = TypeVar("Group", str, tuple[str, str])
 
 _MODELS = (
@@ -85,8 +95,31 @@ def read_all(folder: Path) -> list[Record]:
     return latest(record for path in sorted(folder.glob("*.jsonl")) for record in read_records(path))
 
 
-def render(records: Sequence[Record]) -> str:
-    """The document. Of runs that were made with several settings, those of the latest are shown."""
+def read_serving(folder: Path) -> Mapping[str, Any] | None:
+    """What `benchmarks/serving.py` printed, kept as `serving.json` in a folder of records; None where it is not there.
+
+    Raises:
+        ResultsError: it is no JSON object.
+    """
+    path = folder / "serving.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ResultsError(f"{path}: no JSON ({error}). Run benchmarks/serving.py again.") from None
+    if not isinstance(found, dict):
+        raise ResultsError(f"{path}: not a JSON object. Run benchmarks/serving.py again.")
+    return found
+
+
+def render(records: Sequence[Record], serving: Mapping[str, Any] | None = None) -> str:
+    """The document. Of runs that were made with several settings, those of the latest are shown.
+
+    Args:
+        records: all of them.
+        serving: what `benchmarks/serving.py` measured.
+    """
     parts = [HEADER]
     sections: list[tuple[str, Callable[[list[Record], list[Record]], Iterable[str]], str]] = [
         ("Comparison (Table II)", _comparison, "comparison"),
@@ -110,6 +143,7 @@ def render(records: Sequence[Record]) -> str:
                 t for t in tests if (t.fingerprint, t.split, t.facts["of"]) == (newest[0].fingerprint, split, kind)
             ]
             parts += section(newest, about)
+    parts += ["## Serving\n", *(_serving(serving) if serving else ["No records yet.\n"])]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -117,6 +151,31 @@ def markdown(columns: Sequence[str], rows: Rows) -> str:
     """A table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
+
+
+def _serving(found: Mapping[str, Any]) -> Iterable[str]:
+    """Lists beside a bare route that answers with the same bytes, and durable writes."""
+    yield (
+        f"`benchmarks/serving.py` on a version of {found['users']:,} users, {found['items']:,} items and width "
+        f"{found['width']}, index {found['index']}, one server process, {found['connections']} connections, "
+        f"{found['rounds']} rounds of {found['seconds']:g} s in turn, load generator on the same cores. The ratios "
+        "bear a noisy machine, the clock figures do not.\n"
+    )
+    rows = []
+    for name, read in found["reads"].items():
+        of = found["ratios"].get(name, {})
+        speed, tail = (
+            f"{of[key]:.2f}" if key in of else DASH for key in ("requests_per_cpu_s_to_ceiling", "p99_to_ceiling")
+        )
+        times = [f"{read[key]:.1f}" for key in ("p50_ms", "p99_ms")]
+        rows.append([name, f"{read['per_cpu_s']:,.0f}", speed, *times, tail])
+    yield markdown(SERVING_COLUMNS, rows)
+    writes = found["interactions"]
+    yield (
+        f"`POST /interactions`, one interaction a request, {found['connections']} clients: "
+        f"{writes['requests_per_s']:,.0f} durable writes a second, p50 {writes['p50_ms']:.1f} ms, "
+        f"p99 {writes['p99_ms']:.1f} ms.\n"
+    )
 
 
 def _comparison(records: list[Record], tests: list[Record]) -> Iterable[str]:

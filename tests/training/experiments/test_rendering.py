@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.errors import ResultsError
-from training.experiments.rendering import figures_of, markdown, read_all, render
+from training.experiments.rendering import figures_of, markdown, read_all, read_serving, render
 from training.results import Record, Results
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +47,8 @@ def rows(text: str) -> dict[str, list[str]]:
 
 def test_the_committed_document_is_what_the_committed_records_give() -> None:
     document = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert document == render(read_all(ROOT / "benchmarks" / "results")), "run `kdiffe results`"
+    records = ROOT / "benchmarks" / "results"
+    assert document == render(read_all(records), read_serving(records)), "run `kdiffe results`"
 
 
 def test_the_figures_that_the_document_shows_are_committed() -> None:
@@ -179,6 +181,34 @@ def test_tuning_shows_the_best_trials_first() -> None:
     text = render(runs)
     assert re.findall(r"model.width = (\d)", text) == ["1", "2", "0"]
     assert "The best of 3 finished trials, means over 3 splits." in text
+
+
+def test_serving_is_shown_beside_the_bare_route(tmp_path: Path) -> None:
+    assert read_serving(tmp_path) is None
+    assert "## Serving\n\nNo records yet." in render([])
+    read = {"per_cpu_s": 1000.4, "p50_ms": 2.0, "p99_ms": 4.25}
+    measured = {
+        "users": 1200,
+        "items": 30,
+        "width": 8,
+        "index": "exact",
+        "connections": 4,
+        "rounds": 2,
+        "seconds": 1.5,
+        "reads": {"bare": read, "list": {**read, "per_cpu_s": 500.2, "p99_ms": 8.5}},
+        "ratios": {"list": {"requests_per_cpu_s_to_ceiling": 0.5, "p99_to_ceiling": 2.0}},
+        "interactions": {"requests_per_s": 2345.6, "p50_ms": 1.0, "p99_ms": 3.0},
+    }
+    (tmp_path / "serving.json").write_text(json.dumps(measured))
+    text = render([], read_serving(tmp_path))
+    assert rows(text)["bare"] == ["1,000", "–", "2.0", "4.2", "–"]
+    assert rows(text)["list"] == ["500", "0.50", "2.0", "8.5", "2.00"]
+    assert "1,200 users" in text
+    assert "2,346 durable writes a second" in text
+    for damaged in ("{", "[]"):
+        (tmp_path / "serving.json").write_text(damaged)
+        with pytest.raises(ResultsError, match="JSON"):
+            read_serving(tmp_path)
 
 
 def test_records_of_several_files_are_read_together(tmp_path: Path) -> None:
