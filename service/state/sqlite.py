@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import astuple, fields
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -148,6 +148,27 @@ user_id = '', timestamp = 0, type = '', event_id = NULL, content = NULL WHERE us
 PAGE = 1000
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A thread's connection for reading.
+
+    Attributes:
+        thread: whose it is.
+        connection: the connection.
+        using: held while it is used. SQLite lets the interpreter go meanwhile, and a connection that is closed under a
+            query takes the process with it.
+    """
+
+    thread: threading.Thread
+    connection: sqlite3.Connection
+    using: threading.RLock = field(default_factory=threading.RLock)
+
+    def close(self) -> None:
+        """Close the connection once nobody uses it."""
+        with self.using:
+            self.connection.close()
+
+
 class SqliteState:
     """The state store in a file of its own."""
 
@@ -160,7 +181,7 @@ class SqliteState:
         """
         self.path = path
         self._local = threading.local()
-        self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
+        self._readers: list[Reader] = []
         self._readers_lock = threading.Lock()
         self._seen = 0
         try:
@@ -421,8 +442,8 @@ class SqliteState:
         if not self._writer.close():
             return
         with self._readers_lock:
-            for _, connection in self._readers:
-                connection.close()
+            for reader in self._readers:
+                reader.close()
             self._readers.clear()
         self._connection.close()
 
@@ -462,23 +483,23 @@ class SqliteState:
         """This thread's connection for reading."""
         self._check_in_place()
         try:
-            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = self._connect()
-                self._local.connection = connection
-                self._keep_reader(connection)
-            yield connection
+            reader: Reader | None = getattr(self._local, "reader", None)
+            if reader is None:
+                reader = Reader(threading.current_thread(), self._connect())
+                self._local.reader = reader
+                self._keep(reader)
+            with reader.using:
+                yield reader.connection
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
 
-    def _keep_reader(self, connection: sqlite3.Connection) -> None:
+    def _keep(self, reader: Reader) -> None:
         """Keep this thread's connection; those of threads that have ended are closed: each swap ends some."""
         with self._readers_lock:
-            ended = [reader for thread, reader in self._readers if not thread.is_alive()]
-            self._readers = [(thread, reader) for thread, reader in self._readers if thread.is_alive()]
-            self._readers.append((threading.current_thread(), connection))
-        for reader in ended:
-            reader.close()
+            ended = [other for other in self._readers if not other.thread.is_alive()]
+            self._readers = [*(other for other in self._readers if other.thread.is_alive()), reader]
+        for other in ended:
+            other.close()
 
     def _check_in_place(self) -> None:
         """Refuse to go on with a file that no longer lies at its path: what is written into it would be lost.

@@ -190,6 +190,42 @@ def test_a_thread_that_has_ended_leaves_no_connection_behind(tmp_path):
         state.close()
 
 
+def test_a_state_that_is_closed_under_its_readers_tells_them(tmp_path):
+    # In a process of its own: what is wrong here ends it by a signal.
+    script = """
+import sys, threading, time
+from pathlib import Path
+from service.errors import StateError
+from service.state.port import Interaction
+from service.state.sqlite import SqliteState
+
+told = []
+for n in range(15):
+    state = SqliteState(Path(sys.argv[1]) / str(n))
+    state.append([Interaction(f"u{k}", f"i{k}", 1.0) for k in range(2000)])
+
+    def read():
+        try:
+            while True:
+                state.interactions(0, 2000)
+                state.read(0, 500)
+        except StateError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.03)
+    state.close()
+    for thread in threads:
+        thread.join()
+print(sum("closed" in text for text in told))
+"""
+    command = [sys.executable, "-c", script, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "45"), done.stderr
+
+
 def test_a_closed_state_refuses_writes(tmp_path):
     state = SqliteState(tmp_path / "state.sqlite3")
     state.close()
