@@ -58,23 +58,21 @@ def on_trial(
         {"base": the version, "before": its figures, "known": figures of the users that these are of, "valid": of all}.
         Figures are {"recall@20", "ndcg@20", "n_users", "standard_errors"}.
     """
-    earlier = data_set_of(artifact)
+    earlier = held_back(data_set_of(artifact))
     before = artifact.manifest.metrics.get("trial", {}).get("valid")
     parts = Part(observer, 1.0 if before is not None else 0.5)
     if before is None:
         observer.note(f"A trial of {artifact.version}, to compare with: one interaction of each user is held back.")
-        held = held_back(earlier)
-        before = figures(fitted(held, settings, parts, folder / "before", epochs, resume), held, held.valid)
+        before = figures(measured(fitted(earlier, settings, parts, folder / "before", epochs, resume), earlier))
     observer.note(f"A trial of what {artifact.version} is retrained with: one interaction of each user is held back.")
     held = held_back(data)
-    trained = fitted(held, settings, parts, folder / "trial", epochs, resume)
-    asked = earlier.user_ids[held_back(earlier).valid.user_rows]
-    known = held.valid.take(np.isin(data.user_ids[held.valid.user_rows], asked))
+    found = measured(fitted(held, settings, parts, folder / "trial", epochs, resume), held)
+    known = np.isin(held.user_ids[found.users], earlier.user_ids[earlier.valid.user_rows])
     return {
         "base": artifact.version,
         "before": dict(before),
-        "known": figures(trained, held, known),
-        "valid": figures(trained, held, held.valid),
+        "known": figures(found.take(known)),
+        "valid": figures(found),
     }
 
 
@@ -105,15 +103,19 @@ def fitted(
     )
 
 
-def figures(trained: Trained, held: DataSet, asked: Interactions) -> Mapping[str, Any]:
-    """What a model gives some held back interactions; {} where there are none."""
-    split = Split.of(asked, held.train, held.n_users, held.n_items)
-    if len(split.users) == 0:
-        return {}
+def measured(trained: Trained, held: DataSet) -> UserMetrics:
+    """What a model gives every user of whom an interaction is held back."""
+    split = Split.of(held.valid, held.train, held.n_users, held.n_items)
     history = interaction_matrix(held.train, held.n_users, held.n_items)
     table = table_matrix(item_item_table(trained.table, trained.table_weight), held.n_items)
     scores = scores_of(kernel_embeddings(trained, held.n_users), held.n_users, history, table)
-    found = UserMetrics.of(rank(scores, split, LENGTH), [LENGTH])
+    return UserMetrics.of(rank(scores, split, LENGTH), [LENGTH])
+
+
+def figures(found: UserMetrics) -> Mapping[str, Any]:
+    """The means of some users; {} where there are none."""
+    if len(found) == 0:
+        return {}
     means, errors = found.means(), found.standard_errors()
     return {
         **{name: means[name] for name in METRICS},

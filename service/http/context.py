@@ -12,6 +12,7 @@ from fastapi import Header, Request
 
 from service.errors import InvalidRequestError
 from service.explanation.past import PastModels
+from service.http.answers import LONGEST_SHOWN
 from service.http.cache import ListCache
 from service.http.gathering import Gathering
 from service.intake import Intake
@@ -26,8 +27,6 @@ from service.tracing import Tracing
 Key = Annotated[
     str | None, Header(alias="Idempotency-Key", description="Sent again with the same key, it counts once.")
 ]
-# Characters of an unknown parameter's name that an error shows.
-LONGEST_SHOWN = 60
 P = ParamSpec("P")
 Result = TypeVar("Result")
 

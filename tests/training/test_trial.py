@@ -20,7 +20,7 @@ from training.export import data_set_of
 from training.observer import Silence
 from training.runs import Run, retrain, train_on
 from training.trained import train_kdiffe, with_everything
-from training.trial import LEAST, figures, held_back
+from training.trial import LEAST, figures, held_back, measured
 
 N_USERS, N_ITEMS, N_GROUPS = 60, 120, 4
 SETTINGS = small(item_item={"weight": 3.0, "method": "ease"}, optimiser={"max_epochs": 2})
@@ -104,7 +104,8 @@ def test_weights_stay_with_their_interactions() -> None:
 def test_figures_are_those_of_a_fit_without_what_was_held_back() -> None:
     held = held_back(groups())
     trained = train_kdiffe(held, SETTINGS, Silence(), fixed_epochs=2)
-    found = figures(trained, held, held.valid)
+    of_users = measured(trained, held)
+    found = figures(of_users)
     # The table alone ranks the held back item within its group: 22 of the group's items are not seen.
     assert found["n_users"] == N_USERS
     assert found["recall@20"] > 0.7
@@ -116,9 +117,8 @@ def test_figures_are_those_of_a_fit_without_what_was_held_back() -> None:
     share = found["recall@20"]
     assert found["standard_errors"]["recall@20"] == pytest.approx(np.sqrt(share * (1 - share) / (N_USERS - 1)))
     # Of some users alone.
-    few = held.valid.take(np.arange(7))
-    assert figures(trained, held, few)["n_users"] == 7
-    assert figures(trained, held, few.take(np.zeros(7, np.bool_))) == {}
+    assert figures(of_users.take(np.arange(N_USERS) < 7))["n_users"] == 7
+    assert figures(of_users.take(np.zeros(N_USERS, np.bool_))) == {}
 
 
 def _valid(held: DataSet) -> list[tuple[int, int]]:
@@ -140,7 +140,7 @@ def test_a_retrain_on_trial_says_its_figures_and_its_base_s(store: ModelStore, t
     assert trial["valid"]["n_users"] == N_USERS + 3
     held = held_back(data_set_of(base))
     alone = train_kdiffe(held, SETTINGS, Silence(), fixed_epochs=int(base.manifest.training["epochs"]))
-    assert flat(trial["before"]) == pytest.approx(flat(figures(alone, held, held.valid)))
+    assert flat(trial["before"]) == pytest.approx(flat(figures(measured(alone, held))))
     # It is fitted on everything none the less.
     assert len(run.data.train) == len(groups().train) + len(newcomers)
     # The next one need not try this one again.
