@@ -20,6 +20,7 @@ from training.models.itemknn import itemknn
 from training.models.popularity import popularity
 from training.observer import Observer
 from training.runs import train_on
+from training.selecting import Tables
 from training.settings import (
     EntitySettings,
     ItemItemSettings,
@@ -89,20 +90,31 @@ class Task:
     """What a model is trained for.
 
     Attributes:
-        data: the data set.
-        history: (I, J) Y of the train interactions.
-        valid: the validation split.
+        tables: the data set and its splits, with the item-item tables that runs on them share.
         settings: KDiffE's settings; the seed and the device are every model's.
         observer: is told about every phase.
         folder: where checkpoints go; a run that finds its own goes on from it.
     """
 
-    data: DataSet
-    history: sparse.csr_array
-    valid: Split
+    tables: Tables
     settings: TrainingSettings
     observer: Observer
     folder: Path
+
+    @property
+    def data(self) -> DataSet:
+        """The data set."""
+        return self.tables.data
+
+    @property
+    def history(self) -> sparse.csr_array:
+        """(I, J) Y of the train interactions."""
+        return self.tables.history
+
+    @property
+    def valid(self) -> Split:
+        """The validation split."""
+        return self.tables.split
 
 
 Setting = TypeVar("Setting")
@@ -196,10 +208,10 @@ def _diffmm(task: Task) -> Iterator[Candidate]:
 def train_candidates(name: str, settings: TrainingSettings, task: Task) -> Iterator[Candidate]:
     """Train settings on a task's data; one candidate, with its scores without B beside it."""
     try:
-        trained = train_on(task.data, settings, task.observer, task.folder, resume=True).trained
+        trained = train_on(task.data, settings, task.observer, task.folder, resume=True, tables=task.tables).trained
     except CheckpointError as error:
         task.observer.note(f"The checkpoint of an interrupted run can't be used, the run starts afresh: {error}")
-        trained = train_on(task.data, settings, task.observer, task.folder).trained
+        trained = train_on(task.data, settings, task.observer, task.folder, tables=task.tables).trained
     with_table, without = _scores(trained, task)
     table = trained.settings.item_item
     chosen = {"table": table.method, "table_weight": trained.table_weight, "l2": table.l2}

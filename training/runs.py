@@ -19,6 +19,7 @@ from training.data.log import Log
 from training.export import carried_arrays, data_set_of, publish
 from training.observer import Observer, Part
 from training.report import machine_facts, refitted, report_of
+from training.selecting import Tables
 from training.settings import TrainingSettings
 from training.trained import Trained, train_kdiffe, with_everything
 from training.trial import on_trial
@@ -81,6 +82,7 @@ def train_on(
     *,
     resume: bool = False,
     refit: bool = False,
+    tables: Tables | None = None,
 ) -> Run:
     """Train and select on a data set's validation split; then, where asked for, refit on everything.
 
@@ -91,10 +93,19 @@ def train_on(
         folder: where checkpoints go.
         resume: go on from the folder's checkpoints.
         refit: fit again on all splits, for the selected epochs and with the selected table.
+        tables: of this data, where several runs share them.
     """
     mark = fingerprint(data)
     selecting = Part(observer, 1 - REFIT_SHARE) if refit else observer
-    trained = train_kdiffe(data, settings, selecting, checkpoints=folder / "select", resume=resume, fingerprint=mark)
+    trained = train_kdiffe(
+        data,
+        settings,
+        selecting,
+        checkpoints=folder / "select",
+        resume=resume,
+        fingerprint=mark,
+        tables=tables,
+    )
     metrics: dict[str, Any] = {}
     if trained.metrics:
         metrics = {"valid": dict(trained.metrics), "valid_without_table": dict(trained.fit.best_metrics)}

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.evaluation import Split, evaluate, scores_of
+from training.data.dataset import DataSet
+from training.evaluation import Split, evaluate, interaction_matrix, scores_of
 from training.fitting import SELECTED_BY, Fit, hold
 from training.item_item import (
     BesideScores,
@@ -113,6 +114,39 @@ def best_served(
 
 def _with_weight(settings: TrainingSettings, table: ItemItemSettings, weight: float) -> TrainingSettings:
     return replace(settings, item_item=replace(table, weight=max(weight, 0.0)))
+
+
+class Tables:
+    """Tables of one data set's train and validation splits: made once, whatever else runs on them differ in.
+
+    Attributes:
+        data: the data set.
+        history: (I, J) Y of the train interactions.
+        split: the validation split.
+        content: features and knowledge graph of the items.
+    """
+
+    def __init__(self, data: DataSet) -> None:
+        """Make none yet."""
+        self.data = data
+        self.history = interaction_matrix(data.train, data.n_users, data.n_items)
+        self.split = Split.of(data.valid, data.train, data.n_users, data.n_items)
+        self.content = Content(data.n_items, data.features, data.knowledge)
+        self._regressions: dict[ItemItemSettings, Regressions] = {}
+        self._preliminary: dict[ItemItemSettings, BesideTable | None] = {}
+
+    def regressions(self, settings: ItemItemSettings) -> Regressions:
+        """The regressions with these settings; the last ones alone are kept, as they are large."""
+        if settings not in self._regressions:
+            self._regressions = {settings: Regressions(self.history, settings)}
+        return self._regressions[settings]
+
+    def preliminary(self, settings: ItemItemSettings) -> BesideTable | None:
+        """`preliminary_table` with these settings; the last one alone is kept."""
+        if settings not in self._preliminary:
+            table = preliminary_table(self.regressions(settings), self.content, self.split)
+            self._preliminary = {settings: table}
+        return self._preliminary[settings]
 
 
 def preliminary_table(regressions: Regressions, content: Content, split: Split) -> BesideTable | None:

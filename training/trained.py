@@ -21,15 +21,15 @@ from model_store.walks import WalkSettings
 from training.data.codebook import entities_from_features, merge
 from training.data.dataset import DataSet, Interactions, KnowledgeGraph
 from training.errors import ConfigurationError
-from training.evaluation import Split, evaluate, interaction_matrix, scores_of
+from training.evaluation import evaluate, scores_of
 from training.fitting import WITH_TABLE, Fit, batch_size, fit
-from training.item_item import Content, Regressions, without_selection
+from training.item_item import without_selection
 from training.models.factory import make_model
 from training.models.graph import attention_state
 from training.models.view import to_numpy
 from training.observer import Observer
 from training.sampling import Sampler
-from training.selecting import Fitted, best_served, embeddings_of, preliminary_table
+from training.selecting import Fitted, Tables, best_served, embeddings_of
 from training.settings import TrainingSettings
 
 # Of what a fit writes into its checkpoint: one of another form is refused as another fit's.
@@ -111,6 +111,7 @@ def train_kdiffe(
     checkpoints: Path | None = None,
     resume: bool = False,
     fingerprint: str = "",
+    tables: Tables | None = None,
 ) -> Trained:
     """Train KDiffE's main view on the train interactions and select on the validation split.
 
@@ -122,6 +123,7 @@ def train_kdiffe(
         checkpoints: folder for checkpoints, None for none.
         resume: go on from the folder's checkpoint.
         fingerprint: the data's, for the checkpoint's identity.
+        tables: of this data, where several runs share them.
 
     Raises:
         ConfigurationError: the settings don't fit the data or the machine.
@@ -143,18 +145,18 @@ def train_kdiffe(
     knowledge, codebooks = knowledge_of(data, settings)
     observer.advance()
 
-    history = interaction_matrix(data.train, data.n_users, data.n_items)
-    split = Split.of(data.valid, data.train, data.n_users, data.n_items)
-    content = Content(data.n_items, data.features, data.knowledge)
+    tables = tables or Tables(data)
+    if tables.data is not data:
+        raise ValueError("tables are of another data set")
+    history, split = tables.history, tables.split
     if not selects:
         without_selection(settings.item_item, data.n_items)  # refused before anything is fitted
 
     identity = f"{fingerprint} {_order_of(data)}"
-    regressions = Regressions(history, settings.item_item)
     beside = None
     if selects and settings.optimiser.selected_by == "served":
         observer.phase("preliminary item-item table B", 1, 0.05)
-        beside = preliminary_table(regressions, content, split)
+        beside = tables.preliminary(settings.item_item)
         observer.advance()
     kinds = losses_to_try(settings, selects)
 
@@ -191,7 +193,8 @@ def train_kdiffe(
         return Fitted(tried, model, done)
 
     fits = [fitted(kind) for kind in kinds]
-    found = best_served(fits, regressions, content, split if selects else None, observer)
+    regressions = tables.regressions(settings.item_item)
+    found = best_served(fits, regressions, tables.content, split if selects else None, observer)
     settings, model, table = found.settings, found.model, found.table
     del fits
 

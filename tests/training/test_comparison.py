@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from tests.training.experiments.worlds import DATA
-from tests.training.worlds import Recorder, clips, knowledge_view, matrix_of, model_of, small, valid_split
+from tests.training.worlds import Recorder, clips, knowledge_view, matrix_of, model_of, small
 from training import comparison
 from training.comparison import MODELS, Task, describe, models_for
 from training.data.dataset import DataSet, Interactions
 from training.errors import ConfigurationError
-from training.evaluation import interaction_matrix
 from training.experiments.lab import Lab, Run
 from training.observer import Silence
 from training.results import Record, Results
 from training.sampling import Sampler
+from training.selecting import Tables
 from training.settings import OptimiserSettings, TrainingSettings
 
 CLIPS = clips()
@@ -111,8 +111,7 @@ def test_lightgcns_reference_is_a_plain_lightgcn_written_out_here(
     model = replace(base.model, width=8)
     monkeypatch.setattr(comparison, "LIGHTGCN_REFERENCE", replace(base, model=model, optimiser=quick))
     settings = small(run={"seed": 5})
-    history, valid = interaction_matrix(data.train, users, items), valid_split(data)
-    task = Task(data, history, valid, settings, Silence(), tmp_path)
+    task = Task(Tables(data), settings, Silence(), tmp_path)
     (found,) = MODELS["lightgcn_reference"].train(task)
 
     # He et al. (SIGIR 2020): the mean of D^-1/2 A D^-1/2 applied 0, 1 and 2 times; the mean of -log σ(y_ui - y_uj) plus

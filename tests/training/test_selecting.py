@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from tests.training.worlds import Recorder, checkerboard, clips, matrix_of, model_of, small, valid_split
 from training.evaluation import interaction_matrix
 from training.fitting import SELECTED_BY, WITH_TABLE, Fit, Kept
-from training.item_item import Content, Regressions
+from training.item_item import Content, Regressions, selection
 from training.observer import Silence
-from training.selecting import Fitted, best_served, choose_weight, embeddings_of
+from training.selecting import Fitted, Tables, best_served, choose_weight, embeddings_of
 from training.settings import TrainingSettings
 from training.trained import train_kdiffe
 
@@ -91,3 +92,43 @@ def test_a_given_weight_of_b_is_what_every_epoch_is_judged_with() -> None:
     given = replace(small(), item_item=replace(small().item_item, weight=3.0))
     result = train_kdiffe(DATA, given, Silence())
     assert result.settings.item_item.weight == 3.0
+
+
+# ---- shared by runs --------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_share_their_tables_find_what_each_finds_alone_and_make_a_table_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[float] = []
+    making = selection._tables
+
+    def counted(interactions: Any, settings: Any, l2: float, exponents: Any) -> Any:
+        made.append(l2)
+        return making(interactions, settings, l2, exponents)
+
+    monkeypatch.setattr(selection, "_tables", counted)
+    other = small(run={"seed": 4})
+    alone = [train_kdiffe(DATA, settings, Silence()) for settings in (small(), other)]
+    by_runs_alone = len(made)
+    made.clear()
+    tables = Tables(DATA)
+    shared = [train_kdiffe(DATA, settings, Silence(), tables=tables) for settings in (small(), other)]
+    assert len(set(made)) == len(made) < by_runs_alone
+    for one, same in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one.base, same.base)
+        assert (one.settings, one.metrics) == (same.settings, same.metrics)
+        assert one.table is not None
+        assert same.table is not None
+        assert (one.table != same.table).nnz == 0
+
+    # Other settings of B are other tables; those of before are let go.
+    wider = small(item_item={"per_row": 3})
+    made.clear()
+    assert train_kdiffe(DATA, wider, Silence(), tables=tables).metrics == train_kdiffe(DATA, wider, Silence()).metrics
+    assert tables.regressions(wider.item_item).settings.per_row == 3
+
+
+def test_tables_of_another_data_set_are_refused() -> None:
+    with pytest.raises(ValueError, match="another data set"):
+        train_kdiffe(DATA, small(), Silence(), tables=Tables(checkerboard(8)))

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from training.comparison import Candidate, Model, Task
 from training.data.dataset import DataSet, Interactions
 from training.data.fingerprint import fingerprint
 from training.errors import ConfigurationError
-from training.evaluation import Evaluation, ItemFacts, Split, evaluate_fully, interaction_matrix
+from training.evaluation import Evaluation, ItemFacts, Split, evaluate_fully
 from training.observer import Observer
 from training.results import Kind, Record, Results, UserValues, digest, machine, now
+from training.selecting import Tables
 from training.settings import TrainingSettings
 
 # What papers report, what models are compared by, and what is kept of each user.
@@ -88,9 +88,8 @@ class Lab:
             raise ConfigurationError(f"{data.name}: no train interactions: there is nothing to learn from.")
         self.fingerprint = fingerprint(data)
         self.machine = machine()
-        self.history: sparse.csr_array = interaction_matrix(data.train, data.n_users, data.n_items)
-        self._valid = self._split(data.valid)
-        self.splits = {name: self._valid if name == "valid" else self._split(parts[name]) for name in splits}
+        self._tables = Tables(data)
+        self.splits = {name: self._tables.split if name == "valid" else self._split(parts[name]) for name in splits}
         self._items = ItemFacts.of(data)
 
     def run(self, run: Run) -> list[Record]:
@@ -107,7 +106,7 @@ class Lab:
         with self._folder(blanks[0].key) as folder:
             began = time.monotonic()
             seeded = replace(run.settings, run=replace(run.settings.run, seed=run.seed))
-            task = Task(self.data, self.history, self._valid, seeded, self.observer, folder)
+            task = Task(self._tables, seeded, self.observer, folder)
             candidates = list(run.model.train(task))
             seconds = time.monotonic() - began
             made = [
@@ -141,14 +140,14 @@ class Lab:
         )
 
     def _record(self, blank: Record, candidate: Candidate, run: Run, seconds: float) -> tuple[Record, UserValues]:
-        split = self.splits[blank.split]
-        found = evaluate_fully(candidate.scores, split, self.history, self._items)
+        split, history = self.splits[blank.split], self._tables.history
+        found = evaluate_fully(candidate.scores, split, history, self._items)
         values = {metric: found.users.values[metric] for metric in METRICS}
         without: dict[str, float] = {}
         if candidate.without_table is not None:
             bare = found
             if candidate.without_table is not candidate.scores:
-                bare = evaluate_fully(candidate.without_table, split, self.history, self._items)
+                bare = evaluate_fully(candidate.without_table, split, history, self._items)
             without = {metric: bare.users.means().get(metric, 0.0) for metric in METRICS}
             values |= {metric + WITHOUT: bare.users.values[metric] for metric in METRICS}
         facts: dict[str, Any] = {"base": run.base, "slices": slices_of(found), "n_users": len(found.users)}

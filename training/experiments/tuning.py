@@ -32,6 +32,7 @@ from training.fitting import SELECTED_BY, WITH_TABLE
 from training.observer import Observer
 from training.results import Record, Results, digest, machine, now, settings_digest
 from training.runs import train_on
+from training.selecting import Tables
 from training.settings import TrainingSettings
 
 Objective = Literal["ndcg@20", "recall@20", "both"]
@@ -98,6 +99,7 @@ class Study:
             ConfigurationError: the file can't be used, or it is a study of something else.
         """
         self.plan, self.path = plan, path
+        self._splits: dict[int, Tables] = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name = f"kdiffe {plan.data.name}"
         self.identity = digest(
@@ -223,15 +225,21 @@ class Study:
         found: list[Mapping[str, float]] = []
         epochs: list[int] = []
         for number in range(self.plan.n_splits):
-            data = resplit(self.plan.data, number)
+            tables = self._tables(number)
             seeded = replace(settings, run=replace(settings.run, seed=settings.run.seed + number))
             # Only the first split's curve is reported: the curves of others lie elsewhere and can't be compared.
             watching = _Watching(observer, trial) if number == 0 else observer
             with TemporaryDirectory(prefix="kdiffe-") as folder:
-                trained = train_on(data, seeded, watching, Path(folder)).trained
+                trained = train_on(tables.data, seeded, watching, Path(folder), tables=tables).trained
             found.append(trained.metrics)
             epochs.append(trained.fit.best_epoch)
         return {metric: fmean(one[metric] for one in found) for metric in METRICS}, round(fmean(epochs))
+
+    def _tables(self, number: int) -> Tables:
+        """A split and the item-item tables that trials share on it."""
+        if number not in self._splits:
+            self._splits[number] = Tables(resplit(self.plan.data, number))
+        return self._splits[number]
 
     def _record(
         self,

@@ -18,6 +18,7 @@ from training.experiments.spaces import Dimension, Space
 from training.experiments.tuning import Plan, Study, locked, objective_of, resplit
 from training.fitting import Epoch, Fit
 from training.results import Results, read_records
+from training.selecting import Tables
 from training.settings import TrainingSettings
 
 CLIPS = clips()
@@ -34,7 +35,10 @@ class Hill:
         self.calls: list[tuple[TrainingSettings, DataSet]] = []
         self.interrupt_at, self.fail_at = -1, -1
 
-    def __call__(self, data: DataSet, settings: TrainingSettings, observer: Any, folder: Path) -> Any:
+    def __call__(
+        self, data: DataSet, settings: TrainingSettings, observer: Any, folder: Path, *, tables: Tables
+    ) -> Any:
+        assert tables.data is data
         number = len(self.calls)
         self.calls.append((settings, data))
         if number == self.fail_at:
