@@ -32,10 +32,18 @@ def local_table(gram: sparse.csr_array, l2: float, n_candidates: int) -> tuple[s
     gram = sparse.csr_array(gram).astype(np.float32)
     gram.sort_indices()
     n_items = gram.shape[0]
+    lengths = np.diff(gram.indptr)
+    place = np.empty(n_items, np.int32)
+    place[np.argsort(lengths, kind="stable")] = np.arange(n_items, dtype=np.int32)
+    ahead = place[gram.indices] > np.repeat(place, lengths)
+    ahead_indptr = np.concatenate([[0], np.cumsum(ahead)])[gram.indptr].astype(np.int64)
     columns, entries, rest = _solve(
         gram.indptr.astype(np.int64),
         gram.indices.astype(np.int32),
         gram.data,
+        ahead_indptr,
+        gram.indices[ahead].astype(np.int32),
+        gram.data[ahead],
         gram.diagonal().astype(np.float32),
         np.float32(l2),
         min(n_candidates, n_items),
@@ -50,11 +58,19 @@ def _solve(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     data: NDArray[np.float32],
+    ahead_indptr: NDArray[np.int64],
+    ahead_indices: NDArray[np.int32],
+    ahead_data: NDArray[np.float32],
     diagonal: NDArray[np.float32],
     l2: np.float32,
     n_candidates: int,
 ) -> Any:
-    """(J, c) candidates, (J, c) their entries, (J,) what is left of each target."""
+    """(J, c) candidates, (J, c) their entries, (J,) what is left of each target.
+
+    `ahead` is the half of G that holds each pair in the row of the item with fewer entries. Nearly all of the time goes
+    into reading the candidates' rows for their block of G, and candidates are often popular: the whole rows of
+    gowalla's have 2,192 entries on average, the halves few.
+    """
     n_items = len(indptr) - 1
     columns = np.zeros((n_items, n_candidates), np.int32)
     entries = np.zeros((n_items, n_candidates), np.float32)
@@ -64,32 +80,33 @@ def _solve(
         begin, end = indptr[j], indptr[j + 1]
         found = np.empty(end - begin, np.int64)
         order = np.empty(end - begin, np.float64)
+        together = np.empty(end - begin, np.float32)
         n = 0
         for place in range(begin, end):
             i = indices[place]
             if i != j and data[place] > 0:
                 found[n] = i
                 order[n] = -data[place] / np.sqrt(diagonal[i] + l2)
+                together[n] = data[place]
                 n += 1
         if n == 0:
             continue
-        candidates = found[:n]
+        candidates, target = found[:n], together[:n]
         if n > n_candidates:
-            candidates = np.sort(candidates[np.argsort(order[:n], kind="mergesort")[:n_candidates]])
+            chosen = np.sort(np.argsort(order[:n], kind="mergesort")[:n_candidates])
+            candidates, target = candidates[chosen], target[chosen]
             n = n_candidates
         position = np.full(n_items, -1, np.int32)
         for a in range(n):
             position[candidates[a]] = a
         matrix = np.zeros((n, n), np.float32)
-        target = np.zeros(n, np.float32)
         for a in range(n):
             i = candidates[a]
-            for place in range(indptr[i], indptr[i + 1]):
-                other = position[indices[place]]
+            for place in range(ahead_indptr[i], ahead_indptr[i + 1]):
+                other = position[ahead_indices[place]]
                 if other >= 0:
-                    matrix[a, other] = data[place]
-                elif indices[place] == j:
-                    target[a] = data[place]
+                    matrix[a, other] = ahead_data[place]
+                    matrix[other, a] = ahead_data[place]
             matrix[a, a] = diagonal[i] + l2
         b = np.zeros(n, np.float32)
         residual = target.copy()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import njit, prange
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -14,13 +17,26 @@ CHUNK = 1024
 
 def largest_entries(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:
     """The largest positive entries of each row, equal ones by column; columns ascending."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
-    place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
-    kept = order[(place < per_row) & (matrix.data[order] > 0)]
-    result = sparse.csr_array((matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape)
-    result.sort_indices()
-    return result
+    matrix = sparse.csr_array(matrix)
+    matrix.sort_indices()
+    kept = _largest(matrix.indptr.astype(np.int64), matrix.data, per_row)
+    indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
+    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
+@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+def _largest(indptr: NDArray[np.int64], data: NDArray[Any], per_row: int) -> Any:
+    """(nnz,) which entries are among the largest positive ones of their row, earlier ones of equals."""
+    kept = np.zeros(len(data), np.bool_)
+    for row in prange(len(indptr) - 1):
+        begin, end = indptr[row], indptr[row + 1]
+        if end - begin <= per_row:
+            for place in range(begin, end):
+                kept[place] = data[place] > 0
+            continue
+        for place in np.argsort(-data[begin:end], kind="mergesort")[:per_row]:
+            kept[begin + place] = data[begin + place] > 0
+    return kept
 
 
 def largest_of_dense(
