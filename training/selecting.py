@@ -64,15 +64,12 @@ class Served:
     metrics: Mapping[str, float]
 
 
-def best_served(
-    fits: Sequence[Fitted], regressions: Regressions, content: Content, split: Split | None, observer: Observer
-) -> Served:
+def best_served(fits: Sequence[Fitted], regressions: Regressions, split: Split | None, observer: Observer) -> Served:
     """Make B beside each epoch that a fit kept, and take what is best with it by validation NDCG@20.
 
     Args:
         fits: the fits, of one configuration but for the loss.
         regressions: the tables to select from.
-        content: features and knowledge graph of the items.
         split: the validation split; None where nothing is selected: then B is made as the settings say.
         observer: is told about every weight that is tried.
 
@@ -83,7 +80,7 @@ def best_served(
     if split is None:
         observer.phase("item-item table B", 1, 0.1)
         chosen = without_selection(first.settings.item_item, history.shape[1])
-        table = None if chosen.weight == 0 else item_item_weights(history, chosen, content)
+        table = None if chosen.weight == 0 else item_item_weights(history, chosen, regressions.content)
         observer.advance()
         return Served(_with_weight(first.settings, chosen, chosen.weight), first.model, first.fit, table, {})
     contenders = [(fitted, kept) for fitted in fits for kept in fitted.fit.kept]
@@ -92,7 +89,7 @@ def best_served(
     for fitted, kept in contenders:
         hold(fitted.model, kept.tensors)
         embeddings = embeddings_of(fitted.model)
-        table, chosen = select_table(embeddings, regressions, content, split)
+        table, chosen = select_table(embeddings, regressions, split)
         weight: float = chosen.weight
         metrics: Mapping[str, float] = kept.own_metrics
         if table is not None:
@@ -138,23 +135,22 @@ class Tables:
     def regressions(self, settings: ItemItemSettings) -> Regressions:
         """The regressions with these settings; the last ones alone are kept, as they are large."""
         if settings not in self._regressions:
-            self._regressions = {settings: Regressions(self.history, settings)}
+            self._regressions = {settings: Regressions(self.history, settings, self.content)}
         return self._regressions[settings]
 
     def preliminary(self, settings: ItemItemSettings) -> BesideTable | None:
         """`preliminary_table` with these settings; the last one alone is kept."""
         if settings not in self._preliminary:
-            table = preliminary_table(self.regressions(settings), self.content, self.split)
+            table = preliminary_table(self.regressions(settings), self.split)
             self._preliminary = {settings: table}
         return self._preliminary[settings]
 
 
-def preliminary_table(regressions: Regressions, content: Content, split: Split) -> BesideTable | None:
+def preliminary_table(regressions: Regressions, split: Split) -> BesideTable | None:
     """What an epoch is selected beside: a B that is itself selected beside popularity, as nothing is fitted yet.
 
     Args:
         regressions: the tables to select from.
-        content: features and knowledge graph of the items.
         split: the validation split.
 
     Returns:
@@ -168,12 +164,12 @@ def preliminary_table(regressions: Regressions, content: Content, split: Split) 
     def scores(users: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.tile(popularity, (len(users), 1))
 
-    table, _ = select_weights(regressions, content, BesideScores(scores, history, split))
+    table, _ = select_weights(regressions, BesideScores(scores, history, split))
     return None if table is None else BesideTable(table, history, split)
 
 
 def select_table(
-    embeddings: NDArray[np.float32], regressions: Regressions, content: Content, split: Split
+    embeddings: NDArray[np.float32], regressions: Regressions, split: Split
 ) -> tuple[sparse.csr_array | None, ItemItemSettings]:
     """B before its weight, None where B = 0, and the settings that it was made with.
 
@@ -183,14 +179,13 @@ def select_table(
     Args:
         embeddings: (I + J, d) Z.
         regressions: the tables to select from.
-        content: features and knowledge graph of the items.
         split: the validation split.
     """
     if regressions.settings.weight == 0:
         return None, regressions.settings  # made for nothing
     history = regressions.interactions
     scores = scores_of(embeddings, history.shape[0], history, None)
-    return select_weights(regressions, content, BesideScores(scores, history, split))
+    return select_weights(regressions, BesideScores(scores, history, split))
 
 
 def choose_weight(

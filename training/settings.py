@@ -204,11 +204,19 @@ class ItemItemSettings(_Checked):
     )
     content: str = setting(
         "auto",
-        "Look-alikes by content that are added: features, features.MODALITY, relations, relation.NAME, or none; auto "
-        "selects on the validation split.",
+        "By what content items are alike: features, features.MODALITY, relations, relation.NAME, or none; auto selects "
+        "on the validation split.",
     )
     content_weight: float = setting(
-        -1.0, "Their mean entry, in that of the rest of B; -1 selects it on the validation split.", ge=-1.0
+        -1.0,
+        "Mean entry of the look-alikes that are added, in that of the rest of B; -1 selects it on validation.",
+        ge=-1.0,
+    )
+    content_gram: float = setting(
+        -1.0,
+        "How much likeness by content weighs in the regression itself (ease, local), in interactions of an item: it is "
+        "added to the Gram matrix (CEASE); -1 selects it on the validation split.",
+        ge=-1.0,
     )
     n_neighbors: int = setting(50, "Look-alikes of an item.", ge=1, le=10_000)
     weight: float = setting(-1.0, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=-1.0)

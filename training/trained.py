@@ -194,7 +194,7 @@ def train_kdiffe(
 
     fits = [fitted(kind) for kind in kinds]
     regressions = tables.regressions(settings.item_item)
-    found = best_served(fits, regressions, tables.content, split if selects else None, observer)
+    found = best_served(fits, regressions, split if selects else None, observer)
     settings, model, table = found.settings, found.model, found.table
     del fits
 

@@ -10,7 +10,7 @@ import pytest
 from tests.training.worlds import Recorder, checkerboard, clips, matrix_of, model_of, small, valid_split
 from training.evaluation import interaction_matrix
 from training.fitting import SELECTED_BY, WITH_TABLE, Fit, Kept
-from training.item_item import Content, Regressions, selection
+from training.item_item import Content, Regressions
 from training.observer import Silence
 from training.selecting import Fitted, Tables, best_served, choose_weight, embeddings_of
 from training.settings import TrainingSettings
@@ -60,7 +60,7 @@ def test_of_all_kept_epochs_the_one_that_is_best_with_b_is_served(order: tuple[i
     def served(candidates: list[Kept]) -> tuple[int, Mapping[str, float], np.ndarray]:  # type: ignore[type-arg]
         fit = Fit(candidates[0].epoch, candidates[0].own_metrics, (), kept=tuple(candidates))
         fitted = Fitted(settings, model_of(DATA, settings, seed=9), fit)
-        found = best_served([fitted], Regressions(history, settings.item_item), content, valid_split(DATA), Silence())
+        found = best_served([fitted], Regressions(history, settings.item_item, content), valid_split(DATA), Silence())
         return found.fit.best_epoch, found.metrics, embeddings_of(found.model)
 
     alone = [served([candidate]) for candidate in kept]
@@ -100,14 +100,14 @@ def test_a_given_weight_of_b_is_what_every_epoch_is_judged_with() -> None:
 def test_runs_that_share_their_tables_find_what_each_finds_alone_and_make_a_table_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: list[float] = []
-    making = selection._tables
+    made: list[tuple[float, str, float]] = []
+    making = Regressions._make
 
-    def counted(interactions: Any, settings: Any, l2: float, exponents: Any) -> Any:
-        made.append(l2)
-        return making(interactions, settings, l2, exponents)
+    def counted(self: Any, l2: float, source: str, content_gram: float) -> Any:
+        made.append((l2, source, content_gram))
+        return making(self, l2, source, content_gram)
 
-    monkeypatch.setattr(selection, "_tables", counted)
+    monkeypatch.setattr(Regressions, "_make", counted)
     other = small(run={"seed": 4})
     alone = [train_kdiffe(DATA, settings, Silence()) for settings in (small(), other)]
     by_runs_alone = len(made)

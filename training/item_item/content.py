@@ -66,6 +66,15 @@ class Content:
             self._tables[source, n_neighbors] = nearest_items(self.vectors(source), n_neighbors)
         return self._tables[source, n_neighbors]
 
+    def sparse_likeness(self, source: str, n_neighbors: int) -> sparse.csr_array:
+        """(J, J) the cosines of one source where either item is among the other's nearest, and 1 of each to itself."""
+        nearest = self.table(source, n_neighbors)
+        vectors = self.vectors(source)
+        squares = vectors * vectors
+        known = np.asarray(squares.sum(axis=1)).ravel() > 0
+        either = nearest.maximum(sparse.csr_array(nearest.T))
+        return sparse.csr_array(either + sparse.diags_array(known.astype(np.float32))).astype(np.float32)
+
 
 def half_whitened(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Centered vectors with the square root of their principal axes' spread taken out, of length 1.
@@ -108,6 +117,12 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0), np.float32)
 
 
+def likeness(vectors: Vectors, begin: int, end: int) -> NDArray[np.float32]:
+    """(end - begin, J) cosines of some items to all."""
+    block = vectors[begin:end] @ vectors.T
+    return np.asarray(block.toarray() if sparse.issparse(block) else block, np.float32)
+
+
 def nearest_items(vectors: Vectors, n_neighbors: int) -> sparse.csr_array:
     """(J, J) cosines of each item's nearest neighbors, positive ones alone, zero diagonal; chunk by chunk.
 
@@ -115,14 +130,12 @@ def nearest_items(vectors: Vectors, n_neighbors: int) -> sparse.csr_array:
         vectors: (J, width) of length 1 or 0.
         n_neighbors: most neighbors of an item.
     """
-    transposed = sparse.csr_array(vectors.T) if sparse.issparse(vectors) else np.ascontiguousarray(vectors.T)
     parts = []
     for begin in range(0, vectors.shape[0], tables.CHUNK):
-        block = vectors[begin : begin + tables.CHUNK] @ transposed
-        dense = block.toarray() if sparse.issparse(block) else block
+        dense = likeness(vectors, begin, begin + tables.CHUNK)
         own = np.arange(len(dense))
         dense[own, begin + own] = 0.0
-        parts.append(largest_of_dense(np.asarray(dense, np.float32), n_neighbors))
+        parts.append(largest_of_dense(dense, n_neighbors))
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 

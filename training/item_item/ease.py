@@ -8,6 +8,7 @@ from scipy import linalg, sparse
 
 from training.errors import ConfigurationError
 from training.item_item import tables
+from training.item_item.content import Vectors, likeness
 from training.item_item.tables import largest_of_dense
 
 
@@ -25,13 +26,33 @@ def weighted_gram(interactions: sparse.csr_array, user_exponent: float) -> spars
     return sparse.csr_array(interactions.T @ weighted).astype(np.float32)
 
 
-def gram_inverse(interactions: sparse.csr_array, l2: float, user_exponent: float = 0.0) -> NDArray[np.float32]:
-    """P = (G + λI)⁻¹ with G the weighted Gram matrix, by Cholesky in single precision, in one J×J array.
+def gram_inverse(
+    interactions: sparse.csr_array,
+    l2: float,
+    user_exponent: float = 0.0,
+    vectors: Vectors | None = None,
+    content_gram: float = 0.0,
+) -> NDArray[np.float32]:
+    """P = (G + αVVᵀ + λI)⁻¹ with G the weighted Gram matrix, by Cholesky in single precision, in one J×J array.
+
+    The content's part is CEASE's (Jeunen, Van Balen and Goethals, RecSys 2020): the regression also predicts the items'
+    content, α times as important as an interaction.
+
+    Args:
+        interactions: (I, J) Y.
+        l2: λ.
+        user_exponent: of the Gram matrix.
+        vectors: (J, width) V, the items' content, rows of length 1 or 0; None for none.
+        content_gram: α.
 
     Raises:
         ConfigurationError: λ is too small for single precision.
     """
     gram = weighted_gram(interactions, user_exponent).toarray(order="F")
+    if vectors is not None and content_gram > 0:
+        for begin in range(0, len(gram), tables.CHUNK):  # symmetric: columns, which lie together, for rows
+            block = likeness(vectors, begin, begin + tables.CHUNK)
+            gram[:, begin : begin + tables.CHUNK] += (np.float32(content_gram) * block).T
     gram[np.diag_indices_from(gram)] += np.float32(l2)
     factor, failed = linalg.lapack.spotrf(gram, lower=False, overwrite_a=True)
     if failed:

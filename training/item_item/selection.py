@@ -23,6 +23,10 @@ from training.settings import ItemItemSettings
 EASE_L2 = (20.0, 50.0, 100.0, 200.0, 500.0)
 # p from which the target's exponent is selected: EASE's own first.
 TARGET_EXPONENTS = (1.0, 0.5, 0.0)
+# α from which the content's weight in the regression is selected, besides 0.
+CONTENT_GRAMS = (1.0, 3.0, 10.0, 30.0, 100.0)
+# How often λ and α are climbed in turn, at most.
+_ROUNDS = 2
 
 # Most scores (users × items) of the sample that selection looks at: 256 MB of them.
 _SAMPLE_SCORES = 2**26
@@ -64,6 +68,8 @@ def without_selection(settings: ItemItemSettings, n_items: int) -> ItemItemSetti
         settings = replace(settings, target_exponent=1.0)
     if settings.content == "auto":
         settings = replace(settings, content="none")
+    if settings.content_gram < 0 or settings.content == "none":
+        settings = replace(settings, content_gram=0.0)
     open_ones = [("weight", settings.weight < 0, 64)]
     if settings.method in ("ease", "local"):
         open_ones.append(("l2", settings.l2 <= 0, 100))
@@ -97,78 +103,201 @@ def item_item_weights(
     settings = without_selection(replace(settings, weight=1.0), interactions.shape[1])
     if settings.method == "none" or interactions.nnz == 0:
         return None
-    (table,) = _tables(interactions, settings, settings.l2, (settings.target_exponent,))
+    regressions = Regressions(interactions, settings, content)
+    (table,) = regressions.tables(settings.l2, settings.content, settings.content_gram)
     if settings.content == "none" or settings.content_weight == 0:
         return table
     return with_content(table, content.table(settings.content, settings.n_neighbors), settings.content_weight)
 
 
 class Regressions:
-    """The tables of a history by λ, each made once: they are the same beside whatever scores they are judged."""
+    """The tables of a history, each made once: they are the same beside whatever scores they are judged."""
 
-    def __init__(self, interactions: sparse.csr_array, settings: ItemItemSettings) -> None:
+    def __init__(self, interactions: sparse.csr_array, settings: ItemItemSettings, content: Content) -> None:
         """Make none yet.
 
         Args:
             interactions: (I, J) Y of the training interactions.
             settings: how B is made.
+            content: features and knowledge graph of the items.
         """
-        self.interactions = interactions
+        self.interactions, self.content = interactions, content
         self.settings = replace(settings, method=resolved_method(settings, interactions.shape[1]))
         exponent = settings.target_exponent
         self.exponents = TARGET_EXPONENTS if exponent < 0 else (exponent,)
-        self._made: dict[float, list[sparse.csr_array]] = {}
+        self._made: dict[tuple[float, str, float], list[sparse.csr_array]] = {}
 
-    def tables(self, l2: float) -> list[sparse.csr_array]:
-        """One (J, J) table for each exponent; one alone where the method has neither λ nor exponent."""
-        if l2 not in self._made:
-            self._made[l2] = _tables(self.interactions, self.settings, l2, self.exponents)
-        return self._made[l2]
+    @property
+    def is_regression(self) -> bool:
+        """Whether the tables have a λ, an exponent and an α."""
+        return self.settings.method in ("ease", "local")
+
+    def tables(self, l2: float, source: str = "none", content_gram: float = 0.0) -> list[sparse.csr_array]:
+        """One (J, J) table for each exponent; one alone where the method has neither λ nor exponent.
+
+        Args:
+            l2: λ.
+            source: of the content.
+            content_gram: α, how much its likeness weighs in the regression.
+        """
+        key = (l2, source, content_gram) if content_gram > 0 else (l2, "none", 0.0)
+        if key not in self._made:
+            self._made[key] = self._make(*key)
+        return self._made[key]
+
+    def near(self, source: str) -> sparse.csr_array:
+        """(J, J) the look-alikes by a source."""
+        return self.content.table(source, self.settings.n_neighbors)
+
+    def _make(self, l2: float, source: str, content_gram: float) -> list[sparse.csr_array]:
+        settings = self.settings
+        if settings.method == "rp3beta":
+            return [rp3beta_weights(self.interactions, settings.beta, settings.per_row)]
+        if settings.method == "ease":
+            vectors = self.content.vectors(source) if content_gram > 0 else None
+            inverse = gram_inverse(self.interactions, l2, settings.user_exponent, vectors, content_gram)
+            return [ease_table(inverse, l2, p, settings.per_row) for p in self.exponents]
+        gram = weighted_gram(self.interactions, settings.user_exponent)
+        if content_gram > 0:
+            likeness = self.content.sparse_likeness(source, settings.n_neighbors)
+            gram = sparse.csr_array(gram + np.float32(content_gram) * likeness)
+        table, rest = local_table(gram, l2, settings.n_candidates)
+        scales = [sparse.diags_array(((l2 / rest) ** (1 - p)).astype(np.float32)) for p in self.exponents]
+        return [largest_entries(sparse.csr_array(table @ scale), settings.per_row) for scale in scales]
 
 
-def select_weights(
-    regressions: Regressions, content: Content, bench: Bench
-) -> tuple[sparse.csr_array | None, ItemItemSettings]:
+def select_weights(regressions: Regressions, bench: Bench) -> tuple[sparse.csr_array | None, ItemItemSettings]:
     """B before its weight and the settings that it was made with: what they left open is selected.
 
-    λ first, by a climb, each with its best exponent; then the source of the content and its share. One after the other:
-    all together would be hundreds of tables.
+    One after the other, as all together would be hundreds of tables: λ with its best exponent, without content; the
+    source of the content, by its look-alikes; how much it weighs in the regression, and λ again beside that; and what
+    share of look-alikes is added to the result.
 
     Args:
         regressions: the tables to select from.
-        content: features and knowledge graph of the items.
         bench: how good a table is on validation.
     """
-    settings, exponents = regressions.settings, regressions.exponents
+    settings = regressions.settings
     if settings.method == "none" or regressions.interactions.nnz == 0:
         return None, settings
-    is_regression = settings.method in ("ease", "local")
+    search = _Search(regressions, bench)
+    plain = search.plain()
+    source, added = search.source(plain)
+    if source == "none":
+        return plain.table, search.settings_of(plain, "none", 0.0)
+    best, share = search.with_gram(plain, source), 0.0
+    if best is None:
+        best, share = plain, added
+    elif settings.content_weight != 0:
+        share = search.share(best, source)
+    table = with_content(best.table, regressions.near(source), share)
+    return table, search.settings_of(best, source, share)
 
-    def candidate(l2: float) -> _Candidate:
-        tables = regressions.tables(l2)
-        if len(tables) == 1 and settings.l2 > 0:
-            return _Candidate(tables[0], exponents[0], 0.0)
-        found = [_Candidate(t, p, bench.quality(t)) for t, p in zip(tables, exponents, strict=False)]
-        return max(found, key=lambda c: c.quality)
 
-    if not is_regression:
-        (table,) = regressions.tables(settings.l2)
-    else:
-        l2s = EASE_L2 if settings.l2 <= 0 else (settings.l2,)
-        best, l2 = climb(candidate, lambda c: c.quality, l2s)
-        table = best.table
-        settings = replace(settings, l2=l2, target_exponent=best.target_exponent)
-    return _add_content(table, settings, content, bench)
+class _Search:
+    """The steps of a selection. What is given is taken; nothing is asked where nothing is open."""
+
+    def __init__(self, regressions: Regressions, bench: Bench) -> None:
+        self._regressions, self._bench, self._settings = regressions, bench, regressions.settings
+
+    def plain(self) -> _Candidate:
+        """The best table without content."""
+        settings = self._settings
+        if not self._regressions.is_regression:
+            (table,) = self._regressions.tables(settings.l2)
+            return _Candidate(table, settings.target_exponent, settings.l2, 0.0, -np.inf)
+        return climb(self._of_l2("none", 0.0), _quality, self._l2s)[0]
+
+    def source(self, plain: _Candidate) -> tuple[str, float]:
+        """The source of the content whose look-alikes are best beside the plain table, and their share.
+
+        Where the settings name the source, it is that one; ("none", 0) where none is, or none is better than nothing.
+        """
+        settings, content = self._settings, self._regressions.content
+        is_open = settings.content == "auto"
+        sources = content.sources if is_open else (settings.content,)
+        if sources in ((), ("none",)) or (settings.content_weight == 0 and settings.content_gram == 0):
+            return "none", 0.0
+        if not is_open and settings.content_weight >= 0:
+            return settings.content, settings.content_weight
+        found = [(self._shared(plain, source), source) for source in sources]
+        (best, share), source = max(found, key=lambda one: one[0][0])
+        if is_open and best <= self._bench.quality(plain.table):
+            return "none", 0.0
+        return source, share
+
+    def with_gram(self, plain: _Candidate, source: str) -> _Candidate | None:
+        """The best table whose regression takes in the content; None where it is better left out of it."""
+        settings = self._settings
+        if not self._regressions.is_regression or settings.content_gram == 0:
+            return None
+        grams = CONTENT_GRAMS if settings.content_gram < 0 else (settings.content_gram,)
+        best = self._of_l2(source, grams[len(grams) // 2])(plain.l2)
+        for _ in range(_ROUNDS):
+            before = best
+            best = climb(self._of_gram(source, best.l2), _quality, grams, best.content_gram)[0]
+            best = climb(self._of_l2(source, best.content_gram), _quality, self._l2s, best.l2)[0]
+            if (best.l2, best.content_gram) == (before.l2, before.content_gram):
+                break
+        if settings.content_gram > 0 or best.quality > self._shared(plain, source)[0]:
+            return best
+        return None
+
+    def share(self, table: _Candidate, source: str) -> float:
+        """The share of look-alikes that is added to a table that takes in the content; 0 where none helps."""
+        if self._settings.content_weight >= 0:
+            return self._settings.content_weight
+        quality, share = self._bench.best_share(table.table, self._regressions.near(source))
+        return share if quality > table.quality else 0.0
+
+    def settings_of(self, table: _Candidate, source: str, share: float) -> ItemItemSettings:
+        """The settings with what was selected filled in."""
+        selected = replace(self._settings, content=source, content_weight=share, content_gram=table.content_gram)
+        if not self._regressions.is_regression:
+            return selected
+        return replace(selected, l2=table.l2, target_exponent=table.target_exponent)
+
+    @property
+    def _l2s(self) -> tuple[float, ...]:
+        return EASE_L2 if self._settings.l2 <= 0 else (self._settings.l2,)
+
+    def _shared(self, plain: _Candidate, source: str) -> tuple[float, float]:
+        """(quality, share) of the plain table with a source's look-alikes."""
+        near, share = self._regressions.near(source), self._settings.content_weight
+        if share < 0:
+            return self._bench.best_share(plain.table, near)
+        return self._bench.quality(with_content(plain.table, near, share)), share
+
+    def _of_l2(self, source: str, content_gram: float) -> Callable[[float], _Candidate]:
+        return lambda l2: self._candidate(l2, source, content_gram)
+
+    def _of_gram(self, source: str, l2: float) -> Callable[[float], _Candidate]:
+        return lambda content_gram: self._candidate(l2, source, content_gram)
+
+    def _candidate(self, l2: float, source: str, content_gram: float) -> _Candidate:
+        """The table of the best exponent."""
+        tables, exponents = self._regressions.tables(l2, source, content_gram), self._regressions.exponents
+        settings = self._settings
+        if len(tables) == 1 and settings.l2 > 0 and (content_gram == 0 or settings.content_gram > 0):
+            return _Candidate(tables[0], exponents[0], l2, content_gram, 0.0)
+        found = [
+            _Candidate(table, p, l2, content_gram, self._bench.quality(table))
+            for table, p in zip(tables, exponents, strict=True)
+        ]
+        return max(found, key=_quality)
 
 
 def climb(
-    make: Callable[[float], T], quality: Callable[[T], float], grid: Sequence[float] = EASE_L2
+    make: Callable[[float], T],
+    quality: Callable[[T], float],
+    grid: Sequence[float] = EASE_L2,
+    start: float | None = None,
 ) -> tuple[T, float]:
-    """The best of a grid by a climb from its middle: three or four are made instead of all.
+    """The best of a grid by a climb from its middle, or from `start`: three or four are made instead of all.
 
-    Quality has one peak over λ on every set that was looked at. Equal qualities keep the place nearer to the middle.
+    Quality has one peak over λ on every set that was looked at. Equal qualities keep the place nearer to the start.
     """
-    place = len(grid) // 2
+    place = len(grid) // 2 if start is None else list(grid).index(start)
     best = make(grid[place])
     for step in (-1, 1):
         moved = False
@@ -186,45 +315,13 @@ def climb(
 class _Candidate:
     table: sparse.csr_array
     target_exponent: float
+    l2: float
+    content_gram: float
     quality: float
 
 
-def _tables(
-    interactions: sparse.csr_array, settings: ItemItemSettings, l2: float, exponents: Sequence[float]
-) -> list[sparse.csr_array]:
-    """The tables of one λ, one for each target exponent; one alone where the method has neither."""
-    method, per_row = resolved_method(settings, interactions.shape[1]), settings.per_row
-    if method == "rp3beta":
-        return [rp3beta_weights(interactions, settings.beta, per_row)]
-    if method == "ease":
-        inverse = gram_inverse(interactions, l2, settings.user_exponent)
-        return [ease_table(inverse, l2, p, per_row) for p in exponents]
-    table, rest = local_table(weighted_gram(interactions, settings.user_exponent), l2, settings.n_candidates)
-    scales = [sparse.diags_array(((l2 / rest) ** (1 - p)).astype(np.float32)) for p in exponents]
-    return [largest_entries(sparse.csr_array(table @ scale), per_row) for scale in scales]
-
-
-def _add_content(
-    table: sparse.csr_array, settings: ItemItemSettings, content: Content, bench: Bench
-) -> tuple[sparse.csr_array, ItemItemSettings]:
-    sources = content.sources if settings.content == "auto" else (settings.content,)
-    without = replace(settings, content="none", content_weight=0.0)
-    if sources in ((), ("none",)) or settings.content_weight == 0:
-        return table, without
-    best, best_table, best_settings = -np.inf, table, without
-    if settings.content == "auto":
-        best = bench.quality(table)
-    for source in sources:
-        near = content.table(source, settings.n_neighbors)
-        share = settings.content_weight
-        if share < 0:
-            quality, share = bench.best_share(table, near)
-        else:
-            quality = bench.quality(with_content(table, near, share))
-        if quality > best:
-            best, best_table = quality, with_content(table, near, share)
-            best_settings = replace(settings, content=source, content_weight=share)
-    return best_table, best_settings
+def _quality(candidate: _Candidate) -> float:
+    return candidate.quality
 
 
 class BesideScores:

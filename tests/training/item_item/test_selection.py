@@ -102,8 +102,8 @@ def test_there_is_nothing_for_none_and_nothing_without_interactions() -> None:
     nobody = sparse.csr_array((3, 4), dtype=np.float32)
     assert item_item_weights(matrix, settings(method="none"), NO_CONTENT) is None
     assert item_item_weights(nobody, settings(), Content(4, {}, None)) is None
-    assert select_weights(Regressions(matrix, settings(method="none")), NO_CONTENT, Never(matrix))[0] is None
-    assert select_weights(Regressions(nobody, settings()), Content(4, {}, None), Never(nobody))[0] is None
+    assert select_weights(Regressions(matrix, settings(method="none"), NO_CONTENT), Never(matrix))[0] is None
+    assert select_weights(Regressions(nobody, settings(), Content(4, {}, None)), Never(nobody))[0] is None
 
 
 def test_named_content_is_added_with_its_weight() -> None:
@@ -172,7 +172,7 @@ def test_of_equal_qualities_the_middle_of_the_grid_is_kept() -> None:
 def test_lambda_and_the_exponent_are_those_of_the_best_table(method: str, l2: float, exponent: float) -> None:
     _, matrix = history(5)
     best = made(matrix, method=method, l2=l2, target_exponent=exponent)
-    table, chosen = select_weights(Regressions(matrix, settings(method=method, l2=-1.0)), NO_CONTENT, Wanted(best))
+    table, chosen = select_weights(Regressions(matrix, settings(method=method, l2=-1.0), NO_CONTENT), Wanted(best))
     assert (chosen.l2, chosen.target_exponent, chosen.method) == (l2, exponent, method)
     assert table is not None
     np.testing.assert_array_equal(table.toarray(), best.toarray())
@@ -186,17 +186,17 @@ def test_what_is_given_is_taken_without_asking() -> None:
         {"method": "rp3beta"},
     ):
         given = settings(**values)
-        table, chosen = select_weights(Regressions(matrix, given), NO_CONTENT, Never(matrix))
+        table, chosen = select_weights(Regressions(matrix, given, NO_CONTENT), Never(matrix))
         assert table is not None
         np.testing.assert_array_equal(table.toarray(), made(matrix, **values).toarray())
         resolved = "ease" if given.method == "auto" else given.method
-        assert chosen == replace(given, method=resolved, content="none", content_weight=0.0)
+        assert chosen == replace(given, method=resolved, content="none", content_weight=0.0, content_gram=0.0)
 
 
 def test_a_given_lambda_leaves_the_exponent_to_selection() -> None:
     _, matrix = history(5)
     wanted = Wanted(made(matrix, l2=7.0, target_exponent=0.0))
-    _, chosen = select_weights(Regressions(matrix, settings(l2=7.0)), NO_CONTENT, wanted)
+    _, chosen = select_weights(Regressions(matrix, settings(l2=7.0), NO_CONTENT), wanted)
     assert (chosen.l2, chosen.target_exponent) == (7.0, 0.0)
     assert wanted.n_asked == len(TARGET_EXPONENTS)
 
@@ -210,7 +210,7 @@ def test_the_best_source_of_content_is_taken_with_its_share_and_none_where_none_
     given = settings(target_exponent=1.0, n_neighbors=3)
     for source in content.sources[:2]:
         wanted = with_content(plain, content.table(source, 3), 2.0)
-        table, chosen = select_weights(Regressions(matrix, given), content, Wanted(wanted, share=2.0))
+        table, chosen = select_weights(Regressions(matrix, given, content), Wanted(wanted, share=2.0))
         assert (chosen.content, chosen.content_weight) == (source, 2.0)
         assert table is not None
         np.testing.assert_array_equal(table.toarray(), wanted.toarray())
@@ -218,7 +218,7 @@ def test_the_best_source_of_content_is_taken_with_its_share_and_none_where_none_
         again = item_item_weights(matrix, chosen, content)
         assert again is not None
         np.testing.assert_array_equal(again.toarray(), wanted.toarray())
-    _, chosen = select_weights(Regressions(matrix, given), content, Wanted(plain, share=2.0))
+    _, chosen = select_weights(Regressions(matrix, given, content), Wanted(plain, share=2.0))
     assert (chosen.content, chosen.content_weight) == ("none", 0.0)
 
 
