@@ -248,7 +248,7 @@ class _Search:
         if self._settings.content_weight >= 0:
             return self._settings.content_weight
         quality, share = self._bench.best_share(table.table, self._regressions.near(source))
-        return share if quality > table.quality else 0.0
+        return share if quality > self._bench.quality(table.table) else 0.0
 
     def settings_of(self, table: _Candidate, source: str, share: float) -> ItemItemSettings:
         """The settings with what was selected filled in."""

@@ -90,6 +90,20 @@ def test_the_neighbors_are_the_largest_cosines_with_others(
             assert found[i, j] == pytest.approx(expected, abs=1e-6)
 
 
+def test_likeness_is_symmetric_and_1_of_what_is_known_to_itself() -> None:
+    found = Content(4, {}, GRAPH).sparse_likeness("relations", 1).toarray()
+    units = weighted_entities(GRAPH, 4, None).toarray()
+    cosines = units @ units.T
+    np.testing.assert_array_equal(found, found.T)
+    # The first two are each other's nearest, the third is nearest to the first; the fourth has no facts.
+    pairs = {(0, 1), (2, 0) if cosines[2, 0] >= cosines[2, 1] else (2, 1)}
+    for i in range(4):
+        for j in range(4):
+            is_there = i == j < 3 or (i, j) in pairs or (j, i) in pairs
+            assert found[i, j] == pytest.approx(cosines[i, j] if is_there else 0.0, abs=1e-6)
+    assert cosines[2, 0] > cosines[2, 1] > 0
+
+
 def test_sources_are_each_modality_each_relation_and_both_kinds_united_where_there_are_several() -> None:
     two = {"visual": vectors(), "acoustic": vectors(1)}
     assert Content(12, {}, None).sources == ()

@@ -3,12 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import sparse
 
 from tests.training.item_item.histories import gram_by_hand, history, kept_by_hand
 from tests.training.worlds import interactions
 from training.errors import ConfigurationError
 from training.evaluation import interaction_matrix
 from training.item_item import ease_weights, largest_of_dense, tables
+from training.item_item.content import unit_rows
 from training.item_item.ease import ease_table, gram_inverse, weighted_gram
 
 
@@ -47,6 +49,25 @@ def test_the_table_is_the_positive_closed_form_over_a_power_of_what_is_known_of_
     found = ease_table(gram_inverse(matrix, 3.0, user_exponent), 3.0, target_exponent, 4).toarray()
     expected = kept_by_hand(closed_form(gram_by_hand(y, user_exponent), 3.0, target_exponent), 4)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_content_in_the_regression_is_one_more_row_of_interactions_for_each_of_its_columns(
+    chunk: int, is_sparse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "CHUNK", chunk)
+    y, matrix = history(8)
+    units = unit_rows(np.random.default_rng(3).standard_normal((y.shape[1], 4)).astype(np.float32))
+    units[2] = 0  # nothing is known of it
+    vectors = sparse.csr_array(units) if is_sparse else units
+    found = ease_table(gram_inverse(matrix, 3.0, 0.0, vectors, 2.5), 3.0, 1.0, 9).toarray()
+    # CEASE: EASE on the interactions with the rows √α Vᵀ below them.
+    stacked = np.vstack([y, np.sqrt(2.5) * units.T.astype(np.float64)])
+    np.testing.assert_allclose(found, kept_by_hand(closed_form(stacked.T @ stacked, 3.0), 9), atol=1e-5)
+    without = gram_inverse(matrix, 3.0)
+    np.testing.assert_array_equal(gram_inverse(matrix, 3.0, 0.0, vectors, 0.0), without)
+    assert (np.abs(found - ease_table(without, 3.0, 1.0, 9).toarray()) > 1e-3).any()
 
 
 def test_a_target_exponent_of_0_gives_a_symmetric_table_and_1_favours_the_popular() -> None:

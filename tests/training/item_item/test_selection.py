@@ -58,6 +58,14 @@ class Wanted:
         return self.quality(with_content(table, content, self.share)), self.share
 
 
+class Hopeful(Wanted):
+    """One that finds look-alikes a little better than nothing, so that their source is looked into."""
+
+    def best_share(self, table: sparse.csr_array, content: sparse.csr_array) -> tuple[float, float]:
+        quality, share = super().best_share(table, content)
+        return quality + 1e-6, share
+
+
 class Never(Wanted):
     """A bench that nobody may ask."""
 
@@ -220,6 +228,60 @@ def test_the_best_source_of_content_is_taken_with_its_share_and_none_where_none_
         np.testing.assert_array_equal(again.toarray(), wanted.toarray())
     _, chosen = select_weights(Regressions(matrix, given, content), Wanted(plain, share=2.0))
     assert (chosen.content, chosen.content_weight) == ("none", 0.0)
+
+
+def with_clips(**values: object) -> tuple[sparse.csr_array, Content, ItemItemSettings]:
+    data = clips()
+    matrix = interaction_matrix(data.train, data.n_users, data.n_items)
+    return matrix, Content(data.n_items, data.features, data.knowledge), settings(n_neighbors=3, **values)
+
+
+@pytest.mark.parametrize("method", ["ease", "local"])
+@pytest.mark.parametrize(("l2", "gram"), [(20.0, 3.0), (200.0, 100.0), (50.0, 3.0)])
+def test_content_goes_into_the_regression_where_that_is_better_and_lambda_is_climbed_again(
+    method: str, l2: float, gram: float
+) -> None:
+    matrix, content, given = with_clips(method=method, l2=-1.0)
+    source = content.sources[0]
+    resolved = replace(given, l2=l2, target_exponent=0.5, content=source, content_weight=0.0, content_gram=gram)
+    wanted = item_item_weights(matrix, resolved, content)
+    assert wanted is not None
+    table, chosen = select_weights(Regressions(matrix, given, content), Hopeful(wanted, share=0.0))
+    assert chosen == resolved
+    assert table is not None
+    np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+    # A given α is not searched, and 0 leaves the content out of the regression.
+    regressions = Regressions(matrix, replace(given, content_gram=gram), content)
+    assert select_weights(regressions, Hopeful(wanted, share=0.0))[1] == resolved
+    regressions = Regressions(matrix, replace(given, content_gram=0.0), content)
+    assert select_weights(regressions, Hopeful(wanted, share=0.0))[1].content_gram == 0
+
+
+@pytest.mark.parametrize("method", ["ease", "local"])
+def test_look_alikes_are_added_to_a_regression_that_takes_in_the_content_where_they_help(method: str) -> None:
+    matrix, content, given = with_clips(method=method, l2=5.0, target_exponent=1.0)
+    source = content.sources[0]
+    resolved = replace(given, content=source, content_weight=2.0, content_gram=10.0)
+    wanted = item_item_weights(matrix, resolved, content)
+    assert wanted is not None
+    table, chosen = select_weights(
+        Regressions(matrix, replace(given, content_gram=10.0), content), Wanted(wanted, share=2.0)
+    )
+    assert chosen == resolved
+    assert table is not None
+    np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+
+
+def test_everything_that_is_given_of_the_content_is_taken_without_asking() -> None:
+    matrix, content, given = with_clips(l2=5.0, target_exponent=1.0, content="relations", content_weight=0.5)
+    for gram in (0.0, 4.0):
+        resolved = replace(given, method="ease", content_gram=gram)
+        table, chosen = select_weights(Regressions(matrix, resolved, content), Never(matrix))
+        wanted = item_item_weights(matrix, resolved, content)
+        assert chosen == resolved
+        assert table is not None
+        assert wanted is not None
+        np.testing.assert_array_equal(table.toarray(), wanted.toarray())
 
 
 # ---- the bench -------------------------------------------------------------------------------------------------------
