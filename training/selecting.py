@@ -12,7 +12,7 @@ from scipy import sparse
 
 from training.data.dataset import DataSet
 from training.evaluation import Split, evaluate, interaction_matrix, scores_of
-from training.fitting import SELECTED_BY, Fit, hold
+from training.fitting import SELECTED_BY, WITH_TABLE, Fit, Kept, hold
 from training.item_item import (
     BesideScores,
     BesideTable,
@@ -83,30 +83,39 @@ def best_served(fits: Sequence[Fitted], regressions: Regressions, split: Split |
         table = None if chosen.weight == 0 else item_item_weights(history, chosen, regressions.content)
         observer.advance()
         return Served(_with_weight(first.settings, chosen, chosen.weight), first.model, first.fit, table, {})
-    contenders = [(fitted, kept) for fitted in fits for kept in fitted.fit.kept]
-    observer.phase("item-item table B and its weight", len(contenders) * _TRIES, 0.1)
+    n_contenders = sum(len(fitted.fit.kept) for fitted in fits)
+    observer.phase("item-item table B and its weight", n_contenders * _TRIES, 0.1)
     best: Served | None = None
-    for fitted, kept in contenders:
-        hold(fitted.model, kept.tensors)
-        embeddings = embeddings_of(fitted.model)
-        table, chosen = select_table(embeddings, regressions, split)
-        weight: float = chosen.weight
-        metrics: Mapping[str, float] = kept.own_metrics
-        if table is not None:
-            weight, metrics = choose_weight(embeddings, history, table, split, weight, observer)
-        if len(contenders) > 1:
-            observer.note(
-                f"Validation {SELECTED_BY} with B: {metrics[SELECTED_BY]:.4f} (loss.kind = "
-                f"{fitted.settings.loss.kind}, epoch {kept.epoch}, the best by {kept.selected_by})."
-            )
-        if best is None or metrics[SELECTED_BY] > best.metrics[SELECTED_BY]:
-            settings = _with_weight(fitted.settings, chosen, weight)
-            best, tensors = Served(settings, fitted.model, fitted.fit.holding(kept), table, metrics), kept.tensors
+    for fitted in fits:
+        # B is selected beside the epoch that was the best with one, and laid beside the fit's other as it is.
+        table, chosen = None, regressions.settings
+        for place, kept in enumerate(sorted(fitted.fit.kept, key=_with_table, reverse=True)):
+            hold(fitted.model, kept.tensors)
+            embeddings = embeddings_of(fitted.model)
+            if place == 0:
+                table, chosen = select_table(embeddings, regressions, split)
+            weight: float = chosen.weight
+            metrics: Mapping[str, float] = kept.own_metrics
+            if table is not None:
+                weight, metrics = choose_weight(embeddings, history, table, split, weight, observer)
+            if n_contenders > 1:
+                observer.note(
+                    f"Validation {SELECTED_BY} with B: {metrics[SELECTED_BY]:.4f} (loss.kind = "
+                    f"{fitted.settings.loss.kind}, epoch {kept.epoch}, the best by {kept.selected_by})."
+                )
+            if best is None or metrics[SELECTED_BY] > best.metrics[SELECTED_BY]:
+                settings = _with_weight(fitted.settings, chosen, weight)
+                best, tensors = Served(settings, fitted.model, fitted.fit.holding(kept), table, metrics), kept.tensors
     assert best is not None  # noqa: S101
-    if len(contenders) > 1:
+    if n_contenders > 1:
         observer.note(f"Kept: epoch {best.fit.best_epoch}, loss.kind = {best.settings.loss.kind}.")
     hold(best.model, tensors)
     return best
+
+
+def _with_table(kept: Kept) -> float:
+    """A kept epoch's validation figure beside the preliminary table; its own where there was none."""
+    return kept.metrics.get(WITH_TABLE, kept.metrics[SELECTED_BY])
 
 
 def _with_weight(settings: TrainingSettings, table: ItemItemSettings, weight: float) -> TrainingSettings:
