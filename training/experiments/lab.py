@@ -102,6 +102,9 @@ class Lab:
         there = [record for record in found if record is not None]
         if len(there) == len(blanks):
             return there
+        if run.kind != "comparison" and (same := self._compared(run, blanks)):
+            self.results.append(same)
+            return [record for record, _ in same]
         self.observer.note(run.label)
         with self._folder(blanks[0].key) as folder:
             began = time.monotonic()
@@ -123,6 +126,20 @@ class Lab:
         if not kept or len(kept) < len(found) or any(len(u.user_ids) != len(kept[0].user_ids) for u in kept):
             return None
         return kept[0].user_ids, np.stack([users.values[metric] for users in kept])
+
+    def _compared(self, run: Run, blanks: Sequence[Record]) -> list[tuple[Record, UserValues]]:
+        """The records of a comparison that trained exactly this (the full model of an ablation), as this run's."""
+        made = []
+        for blank in blanks:
+            found = self.results.get(replace(blank, kind="comparison", parameter="", value=None).key)
+            users = None if found is None else self.results.users(found.key)
+            if found is None or users is None:
+                return []
+            facts = {**found.facts, "base": run.base}
+            made.append(
+                (replace(found, kind=blank.kind, parameter=blank.parameter, value=blank.value, facts=facts), users)
+            )
+        return made
 
     def _blank(self, run: Run, name: str, split: str) -> Record:
         return Record(

@@ -69,6 +69,25 @@ def test_another_run_is_trained(change: str, tmp_path: Path) -> None:
     assert len(lucky.trained) == 2
 
 
+def test_the_full_model_of_an_ablation_is_not_trained_again_where_it_was_compared(tmp_path: Path) -> None:
+    lucky, results = Lucky({0: 12, 1: 6}), Results(tmp_path / "r.jsonl")
+    (compared,) = runs(lucky, 0)
+    (record,) = lab(results).run(compared)
+    full = replace(compared, kind="ablation", parameter="variant", value="full", base="b")
+    place = lab(results)
+    (same,) = place.run(full)
+    assert (same.kind, same.parameter, same.value, same.facts["base"]) == ("ablation", "variant", "full", "b")
+    assert (same.metrics, same.seconds, same.at) == (record.metrics, record.seconds, record.at)
+    assert place.values([same], "ndcg@20") is not None
+    assert [found.key for found in read_records(tmp_path / "r.jsonl")] == [record.key, same.key]
+    # Another seed is trained, and so is this one where the users' values, which differences need, are lost.
+    place.run(replace(full, seed=1))
+    other = Results(tmp_path / "without.jsonl")
+    other.append([(record, None)])
+    lab(other).run(full)
+    assert lucky.trained == [0, 1, 0]
+
+
 def test_one_training_is_evaluated_on_every_split() -> None:
     lucky = Lucky({0: 12})
     records = lab(splits=("valid", "test")).run(runs(lucky, 0)[0])
