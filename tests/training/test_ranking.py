@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.ranking import top_rows
+from training.ranking import top_rows, top_rows_of_sums
 
 
 def brute_force(row: list[float], k: int) -> list[int]:
@@ -32,3 +32,12 @@ def test_a_score_that_is_not_a_number_is_never_taken() -> None:
 
 def test_negative_and_very_large_scores_rank_like_any_other() -> None:
     assert top_rows(np.array([[-3e38, 3e38, -1.0]], np.float32), 3).tolist() == [[1, 2, 0]]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.37, 1e4])
+def test_the_top_of_a_sum_is_that_of_the_sum_written_out(weight: float) -> None:
+    rng = np.random.default_rng(1)
+    scores, added = (rng.integers(0, 3, (50, 9)).astype(np.float32) / 3 for _ in range(2))
+    scores[rng.random(scores.shape) < 0.2] = -np.inf
+    expected = top_rows(scores + np.float32(weight) * added, 4)
+    np.testing.assert_array_equal(top_rows_of_sums(scores, added, np.float32(weight), 4), expected)

@@ -6,15 +6,15 @@ local      the same regression in neighborhoods, for large catalogues
 rp3beta    a walk of three steps
 content    look-alikes by features and by the knowledge graph
 selection  what the settings say, and what they leave open selected on validation
+benches    how good a table is beside other scores
 """
 
+from training.item_item.benches import BesideScores, BesideTable
 from training.item_item.content import Content, with_content
 from training.item_item.ease import ease_weights
 from training.item_item.rp3beta import rp3beta_weights
 from training.item_item.selection import (
     EASE_L2,
-    BesideScores,
-    BesideTable,
     Regressions,
     climb,
     item_item_weights,

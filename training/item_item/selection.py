@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from training.errors import ConfigurationError
-from training.evaluation import ScoreUsers, Split, evaluate
 from training.item_item.content import Content, with_content
 from training.item_item.ease import ease_table, gram_inverse, weighted_gram
 from training.item_item.local import local_table
@@ -27,11 +25,6 @@ TARGET_EXPONENTS = (1.0, 0.5, 0.0)
 CONTENT_GRAMS = (1.0, 3.0, 10.0, 30.0, 100.0)
 # How often λ and α are climbed in turn, at most.
 _ROUNDS = 2
-
-# Most scores (users × items) of the sample that selection looks at: 256 MB of them.
-_SAMPLE_SCORES = 2**26
-_SAMPLE_USERS = 8192
-_METRIC = "ndcg@20"
 
 T = TypeVar("T")
 
@@ -322,132 +315,3 @@ class _Candidate:
 
 def _quality(candidate: _Candidate) -> float:
     return candidate.quality
-
-
-class BesideScores:
-    """A bench: validation NDCG@20 of a sample of users, the table beside other scores at its best weight.
-
-    Weights are tried in powers of two, climbing from the last best one: tables of one kind have like weights.
-    """
-
-    def __init__(self, scores: ScoreUsers, history: sparse.csr_array, split: Split) -> None:
-        """Keep the scores of a sample of the split's users.
-
-        Args:
-            scores: the other part's scores.
-            history: (I, J) Y of the training interactions.
-            split: the validation split.
-        """
-        self._split = _sample_of(split, history.shape[1])
-        users = self._split.users
-        self._history = sparse.csr_array(history[users])
-        self._scores = _scores_of(scores, users) if len(users) else np.zeros((0, history.shape[1]), np.float32)
-        self._spread = _spread(self._scores)
-        self._start = 0
-        self._share_start = 0
-
-    def quality(self, table: sparse.csr_array) -> float:
-        """Validation NDCG@20 at the best weight."""
-        if table.nnz == 0 or len(self._split.users) == 0:
-            return _evaluate(self._scores, self._split)
-        found, self._start, _ = self._best_of_table(table)
-        return found
-
-    def best_share(self, table: sparse.csr_array, content: sparse.csr_array) -> tuple[float, float]:
-        """(quality, share) with the table's weight as it is best without: content comes on top."""
-        if table.nnz == 0 or content.nnz == 0 or len(self._split.users) == 0:
-            return self.quality(table), 0.0
-        _, _, weight = self._best_of_table(table)
-        base = self._scores + weight * self._product(table)
-        scale = weight * float(table.data.mean()) / float(content.data.mean())
-        at = _weighted(base, self._product(content), float(scale), self._split)
-        found, place = _climb_powers(at, self._share_start)
-        self._share_start = place
-        return found, 2.0**place
-
-    def _best_of_table(self, table: sparse.csr_array) -> tuple[float, int, np.float32]:
-        unit = self._spread / float(table.data.mean())
-        at = _weighted(self._scores, self._product(table), unit, self._split)
-        found, place = _climb_powers(at, self._start)
-        return found, place, np.float32(unit * 2.0**place)
-
-    def _product(self, table: sparse.csr_array) -> NDArray[np.float32]:
-        return np.asarray((self._history @ table).toarray(), np.float32)
-
-
-class BesideTable:
-    """How good scores are beside a table, at its best weight: what a fit's epochs are selected by.
-
-    Validation NDCG@20 of a sample of users, as `BesideScores`, which keeps the scores and tries tables. Every climb
-    starts at the same weight, so that a fit that is resumed selects as one that was never interrupted.
-    """
-
-    def __init__(self, table: sparse.csr_array, history: sparse.csr_array, split: Split) -> None:
-        """Keep what the table adds for a sample of the split's users.
-
-        Args:
-            table: (J, J) entries ≥ 0.
-            history: (I, J) Y of the training interactions.
-            split: the validation split.
-        """
-        self._split = _sample_of(split, history.shape[1])
-        self._product = np.asarray((history[self._split.users] @ table).toarray(), np.float32)
-        self._mean = float(table.data.mean()) if table.nnz else 1.0
-
-    def quality(self, scores: ScoreUsers) -> float:
-        """Validation NDCG@20 at the table's best weight, 0 among them."""
-        if len(self._split.users) == 0:
-            return 0.0
-        own = _scores_of(scores, self._split.users)
-        at = _weighted(own, self._product, _spread(own) / self._mean, self._split)
-        return max(_evaluate(own, self._split), _climb_powers(at, 0)[0])
-
-
-def _sample_of(split: Split, n_items: int) -> Split:
-    most = max(1, min(_SAMPLE_USERS, _SAMPLE_SCORES // max(1, n_items)))
-    step = -(-len(split.users) // most) if len(split.users) else 1
-    return replace(split, users=split.users[::step])
-
-
-def _scores_of(scores: ScoreUsers, users: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.concatenate([scores(users[begin : begin + 1024]) for begin in range(0, len(users), 1024)])
-
-
-def _spread(scores: NDArray[np.float32]) -> float:
-    return max(float(np.std(scores[:256])), 1e-6) if len(scores) else 1.0
-
-
-def _evaluate(scores: NDArray[np.float32], split: Split) -> float:
-    """NDCG@20 of the scores of the split's users, row by row."""
-
-    def of(users: NDArray[np.int64]) -> NDArray[np.float32]:
-        return scores[np.searchsorted(split.users, users)]
-
-    return evaluate(of, split)[_METRIC]
-
-
-def _weighted(
-    scores: NDArray[np.float32], product: NDArray[np.float32], unit: float, split: Split
-) -> Callable[[int], float]:
-    """Place → NDCG@20 of the scores with the product beside them, which weighs `unit` · 2^place."""
-
-    def at(place: int) -> float:
-        return _evaluate(scores + np.float32(unit * 2.0**place) * product, split)
-
-    return at
-
-
-def _climb_powers(quality: Callable[[int], float], start: int, reach: int = 6) -> tuple[float, int]:
-    """(quality, place) of the peak that a climb from `start` in steps of 1 ends on, within ±`reach` of 0."""
-    start = max(-reach, min(reach, start))
-    best, place = quality(start), start
-    for step in (-1, 1):
-        moved = False
-        while abs(place + step) <= reach:
-            found = quality(place + step)
-            if found <= best:
-                break
-            best, place, moved = found, place + step, True
-        if moved:
-            break
-    return best, place

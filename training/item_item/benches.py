@@ -1,0 +1,161 @@
+"""How good a table is beside other scores, on a sample of the validation users: what selection asks over and over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from training.evaluation import ScoreUsers, Split
+from training.metrics import ndcg_at_k
+from training.ranking import top_rows_of_sums
+
+# Most scores (users × items) of the sample that selection looks at: 256 MB of them.
+_SAMPLE_SCORES = 2**26
+_SAMPLE_USERS = 8192
+_LENGTH = 20
+
+
+class _Sample:
+    """Some users of a split, spread over all of them, prepared for many rankings."""
+
+    def __init__(self, split: Split, n_items: int) -> None:
+        most = max(1, min(_SAMPLE_USERS, _SAMPLE_SCORES // max(1, n_items)))
+        step = -(-len(split.users) // most) if len(split.users) else 1
+        self.users = split.users[::step]
+        self._strangers, self._popularity = split.strangers[self.users], split.popularity
+        self._hidden = split.masked[self.users].tocoo()
+        self._truth = split.truth[self.users].toarray() > 0
+        self._n_relevant = self._truth.sum(axis=1)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def scores(self, scores: ScoreUsers) -> tuple[NDArray[np.float32], float]:
+        """(n, J) the users' scores, hidden items at -inf and strangers' the popularity; and the scores' spread."""
+        parts = [scores(self.users[begin : begin + 1024]) for begin in range(0, len(self.users), 1024)]
+        found = np.concatenate(parts) if parts else np.zeros((0, len(self._popularity)), np.float32)
+        spread = max(float(np.std(found[:256])), 1e-6) if len(found) else 1.0
+        found[self._strangers] = self._popularity
+        found[self._hidden.row, self._hidden.col] = -np.inf
+        return found, spread
+
+    def product(self, history: sparse.csr_array, table: sparse.csr_array) -> NDArray[np.float32]:
+        """(n, J) what a table adds to the scores; nothing for strangers, whose list is the popular items."""
+        found = np.asarray((history @ table).toarray(), np.float32)
+        found[self._strangers] = 0.0
+        return found
+
+    def ndcg(self, scores: NDArray[np.float32], product: NDArray[np.float32], weight: float) -> float:
+        """Mean NDCG@20 of scores + weight · product."""
+        top = top_rows_of_sums(scores, product, np.float32(weight), _LENGTH)
+        hits = np.take_along_axis(self._truth, np.maximum(top, 0).astype(np.int64), 1) & (top >= 0)
+        return float(ndcg_at_k(hits, self._n_relevant).mean())
+
+
+class BesideScores:
+    """A bench: validation NDCG@20 of a sample of users, the table beside other scores at its best weight.
+
+    Weights are tried in powers of two, climbing from the last best one: tables of one kind have like weights.
+    """
+
+    def __init__(self, scores: ScoreUsers, history: sparse.csr_array, split: Split) -> None:
+        """Keep the scores of a sample of the split's users.
+
+        Args:
+            scores: the other part's scores.
+            history: (I, J) Y of the training interactions.
+            split: the validation split.
+        """
+        self._sample = _Sample(split, history.shape[1])
+        self._history = sparse.csr_array(history[self._sample.users])
+        self._scores, self._spread = self._sample.scores(scores)
+        self._start = 0
+        self._share_start = 0
+
+    def quality(self, table: sparse.csr_array) -> float:
+        """Validation NDCG@20 at the best weight."""
+        if len(self._sample) == 0:
+            return 0.0
+        if table.nnz == 0:
+            return self._sample.ndcg(self._scores, self._scores, 0.0)
+        found, self._start, _ = self._best_of_table(table)
+        return found
+
+    def best_share(self, table: sparse.csr_array, content: sparse.csr_array) -> tuple[float, float]:
+        """(quality, share) with the table's weight as it is best without: content comes on top."""
+        if table.nnz == 0 or content.nnz == 0 or len(self._sample) == 0:
+            return self.quality(table), 0.0
+        _, _, weight = self._best_of_table(table)
+        base = self._scores + weight * self._product(table)
+        scale = weight * float(table.data.mean()) / float(content.data.mean())
+        at = _weighted(self._sample, base, self._product(content), float(scale))
+        found, place = _climb_powers(at, self._share_start)
+        self._share_start = place
+        return found, 2.0**place
+
+    def _best_of_table(self, table: sparse.csr_array) -> tuple[float, int, np.float32]:
+        unit = self._spread / float(table.data.mean())
+        at = _weighted(self._sample, self._scores, self._product(table), unit)
+        found, place = _climb_powers(at, self._start)
+        return found, place, np.float32(unit * 2.0**place)
+
+    def _product(self, table: sparse.csr_array) -> NDArray[np.float32]:
+        return self._sample.product(self._history, table)
+
+
+class BesideTable:
+    """How good scores are beside a table, at its best weight: what a fit's epochs are selected by.
+
+    Validation NDCG@20 of a sample of users, as `BesideScores`, which keeps the scores and tries tables. Every climb
+    starts at the same weight, so that a fit that is resumed selects as one that was never interrupted.
+    """
+
+    def __init__(self, table: sparse.csr_array, history: sparse.csr_array, split: Split) -> None:
+        """Keep what the table adds for a sample of the split's users.
+
+        Args:
+            table: (J, J) entries ≥ 0.
+            history: (I, J) Y of the training interactions.
+            split: the validation split.
+        """
+        self._sample = _Sample(split, history.shape[1])
+        self._product = self._sample.product(sparse.csr_array(history[self._sample.users]), table)
+        self._mean = float(table.data.mean()) if table.nnz else 1.0
+
+    def quality(self, scores: ScoreUsers) -> float:
+        """Validation NDCG@20 at the table's best weight, 0 among them."""
+        if len(self._sample) == 0:
+            return 0.0
+        own, spread = self._sample.scores(scores)
+        at = _weighted(self._sample, own, self._product, spread / self._mean)
+        return max(self._sample.ndcg(own, self._product, 0.0), _climb_powers(at, 0)[0])
+
+
+def _weighted(
+    sample: _Sample, scores: NDArray[np.float32], product: NDArray[np.float32], unit: float
+) -> Callable[[int], float]:
+    """Place → NDCG@20 of the scores with the product beside them, which weighs `unit` · 2^place."""
+
+    def at(place: int) -> float:
+        return sample.ndcg(scores, product, unit * 2.0**place)
+
+    return at
+
+
+def _climb_powers(quality: Callable[[int], float], start: int, reach: int = 6) -> tuple[float, int]:
+    """(quality, place) of the peak that a climb from `start` in steps of 1 ends on, within ±`reach` of 0."""
+    start = max(-reach, min(reach, start))
+    best, place = quality(start), start
+    for step in (-1, 1):
+        moved = False
+        while abs(place + step) <= reach:
+            found = quality(place + step)
+            if found <= best:
+                break
+            best, place, moved = found, place + step, True
+        if moved:
+            break
+    return best, place
