@@ -19,6 +19,7 @@ from training.item_item import (
     Content,
     Regressions,
     item_item_weights,
+    ndcg_beside,
     select_weights,
     without_selection,
 )
@@ -219,6 +220,7 @@ def choose_weight(
         observer: is told about every weight that is tried.
     """
     n_users = history.shape[0]
+    own = scores_of(embeddings, n_users, history, None)
 
     def metrics_at(weight: float) -> Mapping[str, float]:
         weighted = sparse.csr_array(table * np.float32(weight)) if weight > 0 else None
@@ -230,20 +232,20 @@ def choose_weight(
     spread = float(np.std(embeddings[sample] @ embeddings[n_users:].T)) if len(sample) else 1.0
     unit = max(spread, 1e-6) / max(float(table.data.mean()) if table.nnz else 1.0, 1e-9)
     coarse = [0.0, *(unit * 2.0**p for p in range(-5, 5))]
-    found: dict[float, Mapping[str, float]] = {}
+    found: dict[float, float] = {}
 
     def try_all(weights: list[float]) -> float:
-        for weight in weights:
-            if weight not in found:
-                found[weight] = metrics_at(weight)
-                observer.advance(1, {SELECTED_BY: found[weight][SELECTED_BY]})
-        return max(found, key=lambda w: (found[w][SELECTED_BY], -w))
+        new = [weight for weight in weights if weight not in found]
+        for weight, value in zip(new, ndcg_beside(own, history, table, split, new), strict=True):
+            found[weight] = value
+            observer.advance(1, {SELECTED_BY: value})
+        return max(found, key=lambda w: (found[w], -w))
 
     best = try_all(coarse)
     if best > 0:
         best = try_all([best * 2**-0.5, best * 2**0.5])
         best = try_all([best * 2**-0.25, best * 2**0.25])
-    return best, found[best]
+    return best, metrics_at(best)
 
 
 def embeddings_of(model: Recommender) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ selection  what the settings say, and what they leave open selected on validatio
 benches    how good a table is beside other scores
 """
 
-from training.item_item.benches import BesideScores, BesideTable
+from training.item_item.benches import BesideScores, BesideTable, ndcg_beside
 from training.item_item.content import Content, with_content
 from training.item_item.ease import ease_weights
 from training.item_item.rp3beta import rp3beta_weights
@@ -36,6 +36,7 @@ __all__ = [
     "item_item_weights",
     "largest_entries",
     "largest_of_dense",
+    "ndcg_beside",
     "resolved_method",
     "rp3beta_weights",
     "select_weights",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from training.evaluation import ScoreUsers, Split
+from training.item_item.tables import CHUNK
 from training.metrics import ndcg_at_k
 from training.ranking import top_rows_of_sums
 
@@ -18,24 +19,30 @@ _SAMPLE_USERS = 8192
 _LENGTH = 20
 
 
-class _Sample:
-    """Some users of a split, spread over all of them, prepared for many rankings."""
+class Panel:
+    """Some users of a split, prepared for many rankings."""
 
-    def __init__(self, split: Split, n_items: int) -> None:
+    def __init__(self, split: Split, users: NDArray[np.int64]) -> None:
+        """Prepare some of the split's users, (n,) rows."""
+        self.users = users
+        self._strangers, self._popularity = split.strangers[users], split.popularity
+        self._hidden = split.masked[users].tocoo()
+        self._truth = split.truth[users].toarray() > 0
+        self._n_relevant = self._truth.sum(axis=1)
+
+    @classmethod
+    def sample(cls, split: Split, n_items: int) -> Panel:
+        """As many users as selection looks at, spread over all of the split's."""
         most = max(1, min(_SAMPLE_USERS, _SAMPLE_SCORES // max(1, n_items)))
         step = -(-len(split.users) // most) if len(split.users) else 1
-        self.users = split.users[::step]
-        self._strangers, self._popularity = split.strangers[self.users], split.popularity
-        self._hidden = split.masked[self.users].tocoo()
-        self._truth = split.truth[self.users].toarray() > 0
-        self._n_relevant = self._truth.sum(axis=1)
+        return cls(split, split.users[::step])
 
     def __len__(self) -> int:
         return len(self.users)
 
     def scores(self, scores: ScoreUsers) -> tuple[NDArray[np.float32], float]:
         """(n, J) the users' scores, hidden items at -inf and strangers' the popularity; and the scores' spread."""
-        parts = [scores(self.users[begin : begin + 1024]) for begin in range(0, len(self.users), 1024)]
+        parts = [scores(self.users[begin : begin + CHUNK]) for begin in range(0, len(self.users), CHUNK)]
         found = np.concatenate(parts) if parts else np.zeros((0, len(self._popularity)), np.float32)
         spread = max(float(np.std(found[:256])), 1e-6) if len(found) else 1.0
         found[self._strangers] = self._popularity
@@ -43,16 +50,42 @@ class _Sample:
         return found, spread
 
     def product(self, history: sparse.csr_array, table: sparse.csr_array) -> NDArray[np.float32]:
-        """(n, J) what a table adds to the scores; nothing for strangers, whose list is the popular items."""
-        found = np.asarray((history @ table).toarray(), np.float32)
+        """(n, J) what a table adds to the scores; nothing for strangers, whose list is the popular items.
+
+        Args:
+            history: (I, J) Y of the training interactions.
+            table: (J, J).
+        """
+        found = np.asarray((history[self.users] @ table).toarray(), np.float32)
         found[self._strangers] = 0.0
         return found
 
-    def ndcg(self, scores: NDArray[np.float32], product: NDArray[np.float32], weight: float) -> float:
-        """Mean NDCG@20 of scores + weight · product."""
+    def ndcg(self, scores: NDArray[np.float32], product: NDArray[np.float32], weight: float) -> NDArray[np.float64]:
+        """(n,) NDCG@20 of scores + weight · product."""
         top = top_rows_of_sums(scores, product, np.float32(weight), _LENGTH)
         hits = np.take_along_axis(self._truth, np.maximum(top, 0).astype(np.int64), 1) & (top >= 0)
-        return float(ndcg_at_k(hits, self._n_relevant).mean())
+        return ndcg_at_k(hits, self._n_relevant)
+
+
+def ndcg_beside(
+    scores: ScoreUsers, history: sparse.csr_array, table: sparse.csr_array, split: Split, weights: Sequence[float]
+) -> list[float]:
+    """Mean NDCG@20 of all users of a split, of the scores with the table beside them at each of some weights.
+
+    Args:
+        scores: the other part's scores.
+        history: (I, J) Y of the training interactions.
+        table: (J, J).
+        split: the split.
+        weights: the table's.
+    """
+    found: list[list[NDArray[np.float64]]] = [[] for _ in weights]
+    for begin in range(0, len(split.users), CHUNK):
+        panel = Panel(split, split.users[begin : begin + CHUNK])
+        own, product = panel.scores(scores)[0], panel.product(history, table)
+        for values, weight in zip(found, weights, strict=True):
+            values.append(panel.ndcg(own, product, weight))
+    return [float(np.concatenate(values).mean()) if values else 0.0 for values in found]
 
 
 class BesideScores:
@@ -69,8 +102,8 @@ class BesideScores:
             history: (I, J) Y of the training interactions.
             split: the validation split.
         """
-        self._sample = _Sample(split, history.shape[1])
-        self._history = sparse.csr_array(history[self._sample.users])
+        self._sample = Panel.sample(split, history.shape[1])
+        self._history = history
         self._scores, self._spread = self._sample.scores(scores)
         self._start = 0
         self._share_start = 0
@@ -80,7 +113,7 @@ class BesideScores:
         if len(self._sample) == 0:
             return 0.0
         if table.nnz == 0:
-            return self._sample.ndcg(self._scores, self._scores, 0.0)
+            return float(self._sample.ndcg(self._scores, np.zeros_like(self._scores), 0.0).mean())
         found, self._start, _ = self._best_of_table(table)
         return found
 
@@ -121,8 +154,8 @@ class BesideTable:
             history: (I, J) Y of the training interactions.
             split: the validation split.
         """
-        self._sample = _Sample(split, history.shape[1])
-        self._product = self._sample.product(sparse.csr_array(history[self._sample.users]), table)
+        self._sample = Panel.sample(split, history.shape[1])
+        self._product = self._sample.product(history, table)
         self._mean = float(table.data.mean()) if table.nnz else 1.0
 
     def quality(self, scores: ScoreUsers) -> float:
@@ -131,16 +164,16 @@ class BesideTable:
             return 0.0
         own, spread = self._sample.scores(scores)
         at = _weighted(self._sample, own, self._product, spread / self._mean)
-        return max(self._sample.ndcg(own, self._product, 0.0), _climb_powers(at, 0)[0])
+        return max(float(self._sample.ndcg(own, self._product, 0.0).mean()), _climb_powers(at, 0)[0])
 
 
 def _weighted(
-    sample: _Sample, scores: NDArray[np.float32], product: NDArray[np.float32], unit: float
+    sample: Panel, scores: NDArray[np.float32], product: NDArray[np.float32], unit: float
 ) -> Callable[[int], float]:
     """Place → NDCG@20 of the scores with the product beside them, which weighs `unit` · 2^place."""
 
     def at(place: int) -> float:
-        return sample.ndcg(scores, product, unit * 2.0**place)
+        return float(sample.ndcg(scores, product, unit * 2.0**place).mean())
 
     return at
 

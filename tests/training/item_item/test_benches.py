@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
-from tests.training.worlds import checkerboard
-from training.evaluation import Split, evaluate, interaction_matrix
-from training.item_item import BesideScores, BesideTable, benches
+from tests.training.worlds import checkerboard, clips, valid_split
+from training.evaluation import Split, evaluate, interaction_matrix, scores_of
+from training.item_item import BesideScores, BesideTable, benches, ndcg_beside
 
 
 def constant(scores: NDArray[np.float32]):  # type: ignore[no-untyped-def]
@@ -81,3 +81,25 @@ def test_scores_are_judged_beside_a_table_at_its_best_weight_and_always_alike() 
     assert misleading.quality(constant(wrong)) < 1
     nobody = replace(split, users=split.users[:0])
     assert BesideTable(own_group(), matrix, nobody).quality(constant(own)) == 0.0
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_all_users_at_several_weights_are_judged_as_an_evaluation_of_each(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benches, "CHUNK", chunk)
+    data = clips(cold=True)  # some users are strangers, whose list is the popular items
+    n_users, n_items = data.n_users, data.n_items
+    history = interaction_matrix(data.train, n_users, n_items)
+    split = valid_split(data)
+    assert split.strangers[split.users].any()
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((n_users + n_items, 4)).astype(np.float32)
+    table = sparse.csr_array(np.where(rng.random((n_items, n_items)) < 0.3, 1.0, 0.0).astype(np.float32))
+    weights = [0.0, 0.5, 2.0]
+    found = ndcg_beside(scores_of(embeddings, n_users, history, None), history, table, split, weights)
+    expected = [evaluate(scores_of(embeddings, n_users, history, table * w), split)["ndcg@20"] for w in weights]
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert len(set(found)) == 3
+    nobody = replace(split, users=split.users[:0])
+    assert ndcg_beside(scores_of(embeddings, n_users, history, None), history, table, nobody, weights) == [0.0] * 3
