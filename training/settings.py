@@ -215,7 +215,7 @@ class ItemItemSettings(_Checked):
     content_gram: float = setting(
         -1.0,
         "How much likeness by content weighs in the regression itself (ease, local), in interactions of an item: it is "
-        "added to the Gram matrix (CEASE); -1 selects it on the validation split.",
+        "added to the Gram matrix (CEASE); -1 selects it on validation, and 0 for feature vectors.",
         ge=-1.0,
     )
     n_neighbors: int = setting(50, "Look-alikes of an item.", ge=1, le=10_000)

@@ -213,16 +213,22 @@ class _Search:
             return "none", 0.0
         if not is_open and settings.content_weight >= 0:
             return settings.content, settings.content_weight
+        nothing = self._bench.quality(plain.table) if is_open else -np.inf
         found = [(self._shared(plain, source), source) for source in sources]
         (best, share), source = max(found, key=lambda one: one[0][0])
-        if is_open and best <= self._bench.quality(plain.table):
+        if best <= nothing:
             return "none", 0.0
         return source, share
 
     def with_gram(self, plain: _Candidate, source: str) -> _Candidate | None:
-        """The best table whose regression takes in the content; None where it is better left out of it."""
+        """The best table whose regression takes in the content; None where it is better left out of it.
+
+        Of entities, unless α is given: feature vectors are alike in ways that the regression had better not predict.
+        """
         settings = self._settings
         if not self._regressions.is_regression or settings.content_gram == 0:
+            return None
+        if settings.content_gram < 0 and source.startswith("features"):
             return None
         grams = CONTENT_GRAMS if settings.content_gram < 0 else (settings.content_gram,)
         best = self._of_l2(source, grams[len(grams) // 2])(plain.l2)

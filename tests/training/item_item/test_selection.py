@@ -237,9 +237,8 @@ def with_clips(**values: object) -> tuple[sparse.csr_array, Content, ItemItemSet
 def test_content_goes_into_the_regression_where_that_is_better_and_lambda_is_climbed_again(
     method: str, l2: float, gram: float
 ) -> None:
-    matrix, content, given = with_clips(method=method, l2=-1.0)
-    source = content.sources[0]
-    resolved = replace(given, l2=l2, target_exponent=0.5, content=source, content_weight=0.0, content_gram=gram)
+    matrix, content, given = with_clips(method=method, l2=-1.0, content="relations")
+    resolved = replace(given, l2=l2, target_exponent=0.5, content_weight=0.0, content_gram=gram)
     wanted = item_item_weights(matrix, resolved, content)
     assert wanted is not None
     table, chosen = select_weights(Regressions(matrix, given, content), Hopeful(wanted, share=0.0))
@@ -266,6 +265,19 @@ def test_look_alikes_are_added_to_a_regression_that_takes_in_the_content_where_t
     assert chosen == resolved
     assert table is not None
     np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+
+
+def test_feature_vectors_go_into_the_regression_only_where_that_is_asked_for() -> None:
+    matrix, content, given = with_clips(l2=5.0, target_exponent=1.0)
+    features = next(source for source in content.sources if source.startswith("features."))
+    named = replace(given, content=features)
+    wanted = item_item_weights(matrix, replace(named, content_weight=0.0, content_gram=10.0), content)
+    assert wanted is not None
+    found = [
+        select_weights(Regressions(matrix, replace(named, content_gram=gram), content), Hopeful(wanted, share=0.5))[1]
+        for gram in (-1.0, 10.0)
+    ]
+    assert [(chosen.content, chosen.content_gram) for chosen in found] == [(features, 0.0), (features, 10.0)]
 
 
 def test_everything_that_is_given_of_the_content_is_taken_without_asking() -> None:
