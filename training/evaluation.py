@@ -100,6 +100,10 @@ class Split:
             np.bincount(history.indices, minlength=n_items).astype(np.float32),
         )
 
+    def n_relevant(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) how many items of the split some users have."""
+        return np.diff(self.truth.indptr)[users].astype(np.int64)
+
 
 def interaction_matrix(interactions: Interactions, n_users: int, n_items: int) -> sparse.csr_array:
     """Y: (I, J) sparse, 1 where the user interacted with the item."""
@@ -142,6 +146,29 @@ class Rankings:
     n_relevant: NDArray[np.int64]
 
 
+class Panel:
+    """Some users of a split, prepared for rankings: what is hidden from each, and what each should find."""
+
+    def __init__(self, split: Split, users: NDArray[np.int64]) -> None:
+        """Prepare some of the split's users, (n,) rows."""
+        self.users = users
+        self.strangers, self._popularity = split.strangers[users], split.popularity
+        self._hidden = split.masked[users].tocoo()
+        self._truth = split.truth[users].toarray() > 0
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def prepare(self, scores: NDArray[np.float32]) -> None:
+        """In (n, J) scores: strangers' become the popularity, whatever the model says, and hidden items -inf."""
+        scores[self.strangers] = self._popularity
+        scores[self._hidden.row, self._hidden.col] = -np.inf
+
+    def hits(self, top: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """(n, k) which of the users' (n, k) best items, -1 for none, are in the split."""
+        return np.take_along_axis(self._truth, np.maximum(top, 0).astype(np.int64), 1) & (top >= 0)
+
+
 def rank(score_users: ScoreUsers, split: Split, k: int, *, chunk: int = 1024) -> Rankings:
     """Rank all items but the masked ones for every user of a split, `chunk` users at a time.
 
@@ -150,18 +177,13 @@ def rank(score_users: ScoreUsers, split: Split, k: int, *, chunk: int = 1024) ->
     lists = np.full((len(split.users), k), -1, np.int32)
     hits = np.zeros(lists.shape, np.bool_)
     for begin in range(0, len(split.users), chunk):
-        users = split.users[begin : begin + chunk]
-        scores = score_users(users)
-        scores[split.strangers[users]] = split.popularity
-        hidden = split.masked[users].tocoo()
-        scores[hidden.row, hidden.col] = -np.inf
+        panel = Panel(split, split.users[begin : begin + chunk])
+        scores = score_users(panel.users)
+        panel.prepare(scores)
         top = top_rows(scores, k)
-        truth = np.zeros(scores.shape, np.bool_)
-        wanted = split.truth[users].tocoo()
-        truth[wanted.row, wanted.col] = True
         lists[begin : begin + chunk] = top
-        hits[begin : begin + chunk] = np.take_along_axis(truth, np.maximum(top, 0).astype(np.int64), 1) & (top >= 0)
-    return Rankings(split.users, lists, hits, np.diff(split.truth.indptr)[split.users].astype(np.int64))
+        hits[begin : begin + chunk] = panel.hits(top)
+    return Rankings(split.users, lists, hits, split.n_relevant(split.users))
 
 
 def evaluate(score_users: ScoreUsers, split: Split, k: int = 20) -> dict[str, float]:

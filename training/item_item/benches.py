@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.evaluation import ScoreUsers, Split
+from training.evaluation import Panel, ScoreUsers, Split
 from training.item_item.tables import CHUNK
 from training.metrics import ndcg_at_k
 from training.ranking import top_rows_of_sums
@@ -19,34 +19,27 @@ _SAMPLE_USERS = 8192
 _LENGTH = 20
 
 
-class Panel:
-    """Some users of a split, prepared for many rankings."""
+class _Sums(Panel):
+    """Some users of a split, and rankings of their scores with a table's beside them."""
 
     def __init__(self, split: Split, users: NDArray[np.int64]) -> None:
-        """Prepare some of the split's users, (n,) rows."""
-        self.users = users
-        self._strangers, self._popularity = split.strangers[users], split.popularity
-        self._hidden = split.masked[users].tocoo()
-        self._truth = split.truth[users].toarray() > 0
-        self._n_relevant = self._truth.sum(axis=1)
+        super().__init__(split, users)
+        self._n_items = split.truth.shape[1]
+        self._n_relevant = split.n_relevant(users)
 
     @classmethod
-    def sample(cls, split: Split, n_items: int) -> Panel:
+    def sample(cls, split: Split) -> _Sums:
         """As many users as selection looks at, spread over all of the split's."""
-        most = max(1, min(_SAMPLE_USERS, _SAMPLE_SCORES // max(1, n_items)))
+        most = max(1, min(_SAMPLE_USERS, _SAMPLE_SCORES // max(1, split.truth.shape[1])))
         step = -(-len(split.users) // most) if len(split.users) else 1
         return cls(split, split.users[::step])
-
-    def __len__(self) -> int:
-        return len(self.users)
 
     def scores(self, scores: ScoreUsers) -> tuple[NDArray[np.float32], float]:
         """(n, J) the users' scores, hidden items at -inf and strangers' the popularity; and the scores' spread."""
         parts = [scores(self.users[begin : begin + CHUNK]) for begin in range(0, len(self.users), CHUNK)]
-        found = np.concatenate(parts) if parts else np.zeros((0, len(self._popularity)), np.float32)
+        found = np.concatenate(parts) if parts else np.zeros((0, self._n_items), np.float32)
         spread = max(float(np.std(found[:256])), 1e-6) if len(found) else 1.0
-        found[self._strangers] = self._popularity
-        found[self._hidden.row, self._hidden.col] = -np.inf
+        self.prepare(found)
         return found, spread
 
     def product(self, history: sparse.csr_array, table: sparse.csr_array) -> NDArray[np.float32]:
@@ -57,14 +50,13 @@ class Panel:
             table: (J, J).
         """
         found = np.asarray((history[self.users] @ table).toarray(), np.float32)
-        found[self._strangers] = 0.0
+        found[self.strangers] = 0.0
         return found
 
     def ndcg(self, scores: NDArray[np.float32], product: NDArray[np.float32], weight: float) -> NDArray[np.float64]:
         """(n,) NDCG@20 of scores + weight · product."""
         top = top_rows_of_sums(scores, product, np.float32(weight), _LENGTH)
-        hits = np.take_along_axis(self._truth, np.maximum(top, 0).astype(np.int64), 1) & (top >= 0)
-        return ndcg_at_k(hits, self._n_relevant)
+        return ndcg_at_k(self.hits(top), self._n_relevant)
 
 
 def ndcg_beside(
@@ -81,7 +73,7 @@ def ndcg_beside(
     """
     found: list[list[NDArray[np.float64]]] = [[] for _ in weights]
     for begin in range(0, len(split.users), CHUNK):
-        panel = Panel(split, split.users[begin : begin + CHUNK])
+        panel = _Sums(split, split.users[begin : begin + CHUNK])
         own, product = panel.scores(scores)[0], panel.product(history, table)
         for values, weight in zip(found, weights, strict=True):
             values.append(panel.ndcg(own, product, weight))
@@ -102,7 +94,7 @@ class BesideScores:
             history: (I, J) Y of the training interactions.
             split: the validation split.
         """
-        self._sample = Panel.sample(split, history.shape[1])
+        self._sample = _Sums.sample(split)
         self._history = history
         self._scores, self._spread = self._sample.scores(scores)
         self._start = 0
@@ -154,7 +146,7 @@ class BesideTable:
             history: (I, J) Y of the training interactions.
             split: the validation split.
         """
-        self._sample = Panel.sample(split, history.shape[1])
+        self._sample = _Sums.sample(split)
         self._product = self._sample.product(history, table)
         self._mean = float(table.data.mean()) if table.nnz else 1.0
 
@@ -168,7 +160,7 @@ class BesideTable:
 
 
 def _weighted(
-    sample: Panel, scores: NDArray[np.float32], product: NDArray[np.float32], unit: float
+    sample: _Sums, scores: NDArray[np.float32], product: NDArray[np.float32], unit: float
 ) -> Callable[[int], float]:
     """Place → NDCG@20 of the scores with the product beside them, which weighs `unit` · 2^place."""
 

@@ -178,11 +178,8 @@ def select_weights(regressions: Regressions, bench: Bench) -> tuple[sparse.csr_a
     source, added = search.source(plain)
     if source == "none":
         return plain.table, search.settings_of(plain, "none", 0.0)
-    best, share = search.with_gram(plain, source), 0.0
-    if best is None:
-        best, share = plain, added
-    elif settings.content_weight != 0:
-        share = search.share(best, source)
+    taken_in = search.with_gram(plain, source)
+    best, share = (plain, added) if taken_in is None else (taken_in, search.share(taken_in, source))
     table = with_content(best.table, regressions.near(source), share)
     return table, search.settings_of(best, source, share)
 
