@@ -180,7 +180,7 @@ class ItemItemSettings(_Checked):
     method: Literal["auto", "ease", "local", "rp3beta", "none"] = setting(
         "auto", "How B is made; auto is ease up to `exact_items` items and local, ease's neighborhoods, beyond."
     )
-    exact_items: int = setting(10_000, "Most items that auto makes B exactly for (ease).", ge=1)
+    exact_items: int = setting(5_000, "Most items that auto makes B exactly for (ease).", ge=1)
     ease_limit: int = setting(25_000, "Most items for ease, whose time grows with J³ and memory with J².", ge=1)
     l2: float = setting(-1.0, "The regression's λ (ease, local); -1 selects it on the validation split.", ge=-1.0)
     user_exponent: float = setting(

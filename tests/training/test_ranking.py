@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
-from training.ranking import top_rows, top_rows_of_sums
+from training.ranking import SumRankings, top_rows
 
 
 def brute_force(row: list[float], k: int) -> list[int]:
@@ -37,7 +38,15 @@ def test_negative_and_very_large_scores_rank_like_any_other() -> None:
 @pytest.mark.parametrize("weight", [0.0, 0.37, 1e4])
 def test_the_top_of_a_sum_is_that_of_the_sum_written_out(weight: float) -> None:
     rng = np.random.default_rng(1)
-    scores, added = (rng.integers(0, 3, (50, 9)).astype(np.float32) / 3 for _ in range(2))
+    scores, added = (rng.integers(0, 3, (200, 9)).astype(np.float32) / 3 for _ in range(2))
     scores[rng.random(scores.shape) < 0.2] = -np.inf
+    added[rng.random(added.shape) < 0.6] = 0
+    reached = sparse.csr_array(added)
+    reached.indices[:], reached.data[:] = _shuffled(reached, rng)  # a product's rows are in no order
     expected = top_rows(scores + np.float32(weight) * added, 4)
-    np.testing.assert_array_equal(top_rows_of_sums(scores, added, np.float32(weight), 4), expected)
+    np.testing.assert_array_equal(SumRankings(scores, top_rows(scores, 4), reached).top(weight), expected)
+
+
+def _shuffled(matrix: sparse.csr_array, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    order = np.lexsort((rng.random(matrix.nnz), np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))))
+    return matrix.indices[order], matrix.data[order]

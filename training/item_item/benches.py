@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,41 @@ from scipy import sparse
 from training.evaluation import Panel, ScoreUsers, Split
 from training.item_item.tables import CHUNK
 from training.metrics import ndcg_at_k
-from training.ranking import top_rows_of_sums
+from training.ranking import SumRankings, top_rows
 
 # Most scores (users × items) of the sample that selection looks at: 256 MB of them.
 _SAMPLE_SCORES = 2**26
 _SAMPLE_USERS = 8192
 _LENGTH = 20
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores of a panel's users.
+
+    Attributes:
+        all: (n, J), hidden items at -inf and strangers' the popularity.
+        best: (n, k) the best items by them alone.
+    """
+
+    all: NDArray[np.float32]
+    best: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32]) -> _Scores:
+        """Of prepared scores, (n, J)."""
+        return cls(scores, top_rows(scores, _LENGTH))
+
+    def beside(self, product: sparse.csr_array) -> SumRankings:
+        """Rankings with a product beside them."""
+        return SumRankings(self.all, self.best, product)
+
+    def plus(self, product: sparse.csr_array, weight: np.float32) -> _Scores:
+        """The scores with a product added to them."""
+        scores = self.all.copy()
+        rows = np.repeat(np.arange(len(scores)), np.diff(product.indptr))
+        scores[rows, product.indices] += weight * product.data
+        return _Scores.of(scores)
 
 
 class _Sums(Panel):
@@ -34,29 +64,33 @@ class _Sums(Panel):
         step = -(-len(split.users) // most) if len(split.users) else 1
         return cls(split, split.users[::step])
 
-    def scores(self, scores: ScoreUsers) -> tuple[NDArray[np.float32], float]:
-        """(n, J) the users' scores, hidden items at -inf and strangers' the popularity; and the scores' spread."""
+    def scores(self, scores: ScoreUsers) -> tuple[_Scores, float]:
+        """The users' scores, and their spread."""
         parts = [scores(self.users[begin : begin + CHUNK]) for begin in range(0, len(self.users), CHUNK)]
         found = np.concatenate(parts) if parts else np.zeros((0, self._n_items), np.float32)
         spread = max(float(np.std(found[:256])), 1e-6) if len(found) else 1.0
         self.prepare(found)
-        return found, spread
+        return _Scores.of(found), spread
 
-    def product(self, history: sparse.csr_array, table: sparse.csr_array) -> NDArray[np.float32]:
+    def product(self, history: sparse.csr_array, table: sparse.csr_array) -> sparse.csr_array:
         """(n, J) what a table adds to the scores; nothing for strangers, whose list is the popular items.
 
         Args:
             history: (I, J) Y of the training interactions.
-            table: (J, J).
+            table: (J, J) entries ≥ 0.
         """
-        found = np.asarray((history[self.users] @ table).toarray(), np.float32)
-        found[self.strangers] = 0.0
-        return found
+        known = sparse.csr_array(sparse.diags_array((~self.strangers).astype(np.float32)) @ history[self.users])
+        known.eliminate_zeros()
+        return sparse.csr_array(known @ table, dtype=np.float32)
 
-    def ndcg(self, scores: NDArray[np.float32], product: NDArray[np.float32], weight: float) -> NDArray[np.float64]:
-        """(n,) NDCG@20 of scores + weight · product."""
-        top = top_rows_of_sums(scores, product, np.float32(weight), _LENGTH)
+    def ndcg(self, top: NDArray[np.int32]) -> NDArray[np.float64]:
+        """(n,) NDCG@20 of the users' (n, 20) best items."""
         return ndcg_at_k(self.hits(top), self._n_relevant)
+
+    def best_power(self, scores: _Scores, product: sparse.csr_array, unit: float) -> tuple[float, int]:
+        """(mean NDCG@20, p) of scores + unit · 2^p · product at the best p."""
+        rankings = scores.beside(product)
+        return _best_power(lambda place: float(self.ndcg(rankings.top(unit * 2.0**place)).mean()))
 
 
 def ndcg_beside(
@@ -74,17 +108,14 @@ def ndcg_beside(
     found: list[list[NDArray[np.float64]]] = [[] for _ in weights]
     for begin in range(0, len(split.users), CHUNK):
         panel = _Sums(split, split.users[begin : begin + CHUNK])
-        own, product = panel.scores(scores)[0], panel.product(history, table)
+        rankings = panel.scores(scores)[0].beside(panel.product(history, table))
         for values, weight in zip(found, weights, strict=True):
-            values.append(panel.ndcg(own, product, weight))
+            values.append(panel.ndcg(rankings.top(weight)))
     return [float(np.concatenate(values).mean()) if values else 0.0 for values in found]
 
 
 class BesideScores:
-    """A bench: validation NDCG@20 of a sample of users, the table beside other scores at its best weight.
-
-    Weights are tried in powers of two, climbing from the last best one: tables of one kind have like weights.
-    """
+    """A bench: validation NDCG@20 of a sample of users, the table beside other scores at its best power of two."""
 
     def __init__(self, scores: ScoreUsers, history: sparse.csr_array, split: Split) -> None:
         """Keep the scores of a sample of the split's users.
@@ -97,45 +128,39 @@ class BesideScores:
         self._sample = _Sums.sample(split)
         self._history = history
         self._scores, self._spread = self._sample.scores(scores)
-        self._start = 0
-        self._share_start = 0
 
     def quality(self, table: sparse.csr_array) -> float:
         """Validation NDCG@20 at the best weight."""
         if len(self._sample) == 0:
             return 0.0
         if table.nnz == 0:
-            return float(self._sample.ndcg(self._scores, np.zeros_like(self._scores), 0.0).mean())
-        found, self._start, _ = self._best_of_table(table)
-        return found
+            return float(self._sample.ndcg(self._scores.best).mean())
+        return self._best_of_table(table)[0]
 
     def best_share(self, table: sparse.csr_array, content: sparse.csr_array) -> tuple[float, float]:
         """(quality, share) with the table's weight as it is best without: content comes on top."""
         if table.nnz == 0 or content.nnz == 0 or len(self._sample) == 0:
             return self.quality(table), 0.0
-        _, _, weight = self._best_of_table(table)
-        base = self._scores + weight * self._product(table)
+        weight = np.float32(self._best_of_table(table)[1])
+        base = self._scores.plus(self._product(table), weight)
         scale = weight * float(table.data.mean()) / float(content.data.mean())
-        at = _weighted(self._sample, base, self._product(content), float(scale))
-        found, place = _climb_powers(at, self._share_start)
-        self._share_start = place
+        found, place = self._sample.best_power(base, self._product(content), float(scale))
         return found, 2.0**place
 
-    def _best_of_table(self, table: sparse.csr_array) -> tuple[float, int, np.float32]:
+    def _best_of_table(self, table: sparse.csr_array) -> tuple[float, float]:
+        """(quality, weight)."""
         unit = self._spread / float(table.data.mean())
-        at = _weighted(self._sample, self._scores, self._product(table), unit)
-        found, place = _climb_powers(at, self._start)
-        return found, place, np.float32(unit * 2.0**place)
+        found, place = self._sample.best_power(self._scores, self._product(table), unit)
+        return found, unit * 2.0**place
 
-    def _product(self, table: sparse.csr_array) -> NDArray[np.float32]:
+    def _product(self, table: sparse.csr_array) -> sparse.csr_array:
         return self._sample.product(self._history, table)
 
 
 class BesideTable:
     """How good scores are beside a table, at its best weight: what a fit's epochs are selected by.
 
-    Validation NDCG@20 of a sample of users, as `BesideScores`, which keeps the scores and tries tables. Every climb
-    starts at the same weight, so that a fit that is resumed selects as one that was never interrupted.
+    Validation NDCG@20 of a sample of users, as `BesideScores`, which keeps the scores and tries tables.
     """
 
     def __init__(self, table: sparse.csr_array, history: sparse.csr_array, split: Split) -> None:
@@ -155,32 +180,18 @@ class BesideTable:
         if len(self._sample) == 0:
             return 0.0
         own, spread = self._sample.scores(scores)
-        at = _weighted(self._sample, own, self._product, spread / self._mean)
-        return max(float(self._sample.ndcg(own, self._product, 0.0).mean()), _climb_powers(at, 0)[0])
+        found, _ = self._sample.best_power(own, self._product, spread / self._mean)
+        return max(float(self._sample.ndcg(own.best).mean()), found)
 
 
-def _weighted(
-    sample: _Sums, scores: NDArray[np.float32], product: NDArray[np.float32], unit: float
-) -> Callable[[int], float]:
-    """Place → NDCG@20 of the scores with the product beside them, which weighs `unit` · 2^place."""
+def _best_power(quality: Callable[[int], float], reach: int = 6) -> tuple[float, int]:
+    """(quality, place) of the best place within ±`reach` of 0: every other one is tried, then the best one's neighbors.
 
-    def at(place: int) -> float:
-        return float(sample.ndcg(scores, product, unit * 2.0**place).mean())
-
-    return at
-
-
-def _climb_powers(quality: Callable[[int], float], start: int, reach: int = 6) -> tuple[float, int]:
-    """(quality, place) of the peak that a climb from `start` in steps of 1 ends on, within ±`reach` of 0."""
-    start = max(-reach, min(reach, start))
-    best, place = quality(start), start
-    for step in (-1, 1):
-        moved = False
-        while abs(place + step) <= reach:
-            found = quality(place + step)
-            if found <= best:
-                break
-            best, place, moved = found, place + step, True
-        if moved:
-            break
-    return best, place
+    There may be several peaks (look-alikes on tiktok have two), so a climb from one place can end on a lower one. Of
+    equals the lowest place.
+    """
+    found = {place: quality(place) for place in range(-reach, reach + 1, 2)}
+    best = max(found, key=lambda place: (found[place], -place))
+    found |= {place: quality(place) for place in (best - 1, best + 1) if abs(place) <= reach}
+    best = max(found, key=lambda place: (found[place], -place))
+    return found[best], best

@@ -27,7 +27,8 @@ def local_table(gram: sparse.csr_array, l2: float, n_candidates: int) -> tuple[s
         n_candidates: most candidates of an item: time grows with its square.
 
     Returns:
-        (J, J) sparse W, entries > 0, zero diagonal; and (J,) 1 / P_jj, what the regression leaves of G_jj + λ.
+        (J, J) sparse W, entries > 0, zero diagonal; and (J,) 1 / P_jj, what the regression leaves of G_jj + λ: at least
+        λ, as it is for every G that is positive semidefinite (likeness to the nearest items alone need not be).
     """
     gram = sparse.csr_array(gram).astype(np.float32)
     gram.sort_indices()
@@ -48,6 +49,7 @@ def local_table(gram: sparse.csr_array, l2: float, n_candidates: int) -> tuple[s
         np.float32(l2),
         min(n_candidates, n_items),
     )
+    rest = np.maximum(rest, np.float32(l2))
     kept = entries.ravel() > 0
     targets = np.repeat(np.arange(n_items, dtype=np.int32), columns.shape[1])[kept]
     return sparse.csr_array((entries.ravel()[kept], (columns.ravel()[kept], targets)), shape=gram.shape), rest

@@ -175,10 +175,10 @@ def select_weights(regressions: Regressions, bench: Bench) -> tuple[sparse.csr_a
         return None, settings
     search = _Search(regressions, bench)
     plain = search.plain()
-    source, added = search.source(plain)
+    source, added, quality = search.source(plain)
     if source == "none":
         return plain.table, search.settings_of(plain, "none", 0.0)
-    taken_in = search.with_gram(plain, source)
+    taken_in = search.with_gram(plain.l2, source, quality)
     best, share = (plain, added) if taken_in is None else (taken_in, search.share(taken_in, source))
     table = with_content(best.table, regressions.near(source), share)
     return table, search.settings_of(best, source, share)
@@ -198,29 +198,34 @@ class _Search:
             return _Candidate(table, settings.target_exponent, settings.l2, 0.0, -np.inf)
         return climb(self._of_l2("none", 0.0), _quality, self._l2s)[0]
 
-    def source(self, plain: _Candidate) -> tuple[str, float]:
-        """The source of the content whose look-alikes are best beside the plain table, and their share.
+    def source(self, plain: _Candidate) -> tuple[str, float, float]:
+        """The source of the content whose look-alikes are best beside the plain table, their share and how good it is.
 
-        Where the settings name the source, it is that one; ("none", 0) where none is, or none is better than nothing.
+        Where the settings name the source, it is that one; "none" where none is, or none is better than nothing.
         """
         settings, content = self._settings, self._regressions.content
         is_open = settings.content == "auto"
         sources = content.sources if is_open else (settings.content,)
         if sources in ((), ("none",)) or (settings.content_weight == 0 and settings.content_gram == 0):
-            return "none", 0.0
-        if not is_open and settings.content_weight >= 0:
-            return settings.content, settings.content_weight
+            return "none", 0.0, -np.inf
+        if not is_open and settings.content_weight >= 0 and settings.content_gram >= 0:
+            return settings.content, settings.content_weight, -np.inf
         nothing = self._bench.quality(plain.table) if is_open else -np.inf
         found = [(self._shared(plain, source), source) for source in sources]
         (best, share), source = max(found, key=lambda one: one[0][0])
         if best <= nothing:
-            return "none", 0.0
-        return source, share
+            return "none", 0.0, nothing
+        return source, share, best
 
-    def with_gram(self, plain: _Candidate, source: str) -> _Candidate | None:
+    def with_gram(self, l2: float, source: str, least: float) -> _Candidate | None:
         """The best table whose regression takes in the content; None where it is better left out of it.
 
         Of entities, unless α is given: feature vectors are alike in ways that the regression had better not predict.
+
+        Args:
+            l2: λ to begin with.
+            source: of the content.
+            least: what an α that is not given must be better than.
         """
         settings = self._settings
         if not self._regressions.is_regression or settings.content_gram == 0:
@@ -228,14 +233,14 @@ class _Search:
         if settings.content_gram < 0 and source.startswith("features"):
             return None
         grams = CONTENT_GRAMS if settings.content_gram < 0 else (settings.content_gram,)
-        best = self._of_l2(source, grams[len(grams) // 2])(plain.l2)
+        best = self._of_l2(source, grams[len(grams) // 2])(l2)
         for _ in range(_ROUNDS):
             before = best
             best = climb(self._of_gram(source, best.l2), _quality, grams, best.content_gram)[0]
             best = climb(self._of_l2(source, best.content_gram), _quality, self._l2s, best.l2)[0]
             if (best.l2, best.content_gram) == (before.l2, before.content_gram):
                 break
-        if settings.content_gram > 0 or best.quality > self._shared(plain, source)[0]:
+        if settings.content_gram > 0 or best.quality > least:
             return best
         return None
 

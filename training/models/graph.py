@@ -38,10 +38,12 @@ class Laplacian:
             adjacency.starts, adjacency.lengths, adjacency.neighbors, adjacency.similarity, similarity_weight, loops
         )
         n_nodes = adjacency.n_nodes
+        # Half as many bytes of indices to read, where they are enough.
+        kind = np.int32 if max(n_nodes, len(adjacency.neighbors)) < 2**31 else np.int64
         indptr = np.append(adjacency.starts, np.int64(len(adjacency.neighbors)))
         matrix = laplacian_matrix(
-            torch.from_numpy(indptr).to(device),
-            torch.from_numpy(adjacency.neighbors.astype(np.int64)).to(device),
+            torch.from_numpy(indptr.astype(kind)).to(device),
+            torch.from_numpy(adjacency.neighbors.astype(kind)).to(device),
             torch.from_numpy(values).to(device),
             n_nodes,
         )

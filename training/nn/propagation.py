@@ -6,21 +6,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from training.nn.sparse import product, sparse_rows
+from training.nn.sparse import scaled_product, sparse_rows
 
 
-class _SymmetricProduct(torch.autograd.Function):
-    """The product L̄ x with the gradient L̄ᵀ g = L̄ g: L̄ is symmetric, so no transpose is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, laplacian: Tensor, x: Tensor) -> Tensor:
-        ctx.laplacian = laplacian
-        return product(laplacian, x)
+class _Propagation(torch.autograd.Function):
+    """Σ_l α_l L̄^l X by Horner's rule. L̄ is symmetric, so the gradient is the same sum over that of Z."""
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
-        return None, product(ctx.laplacian, gradients[0])
+    def forward(ctx: Any, laplacian: Tensor, x: Tensor, alpha: list[float], self_weight: Tensor | None) -> Tensor:
+        ctx.laplacian, ctx.alpha, ctx.self_weight = laplacian, alpha, self_weight
+        return _horner(laplacian, x, alpha, self_weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None, None]:
+        return None, _horner(ctx.laplacian, gradients[0], ctx.alpha, ctx.self_weight), None, None
+
+
+def _horner(laplacian: Tensor, x: Tensor, alpha: list[float], self_weight: Tensor | None) -> Tensor:
+    """α_0 X + L̄(α_1 X + L̄(α_2 X + ...)): one pass a layer, and no array beside the one that it makes."""
+    if len(alpha) == 1:
+        return alpha[0] * x
+    total, scale = x, alpha[-1]
+    for weight in alpha[-2::-1]:
+        product = scaled_product(laplacian, total, scale, weight, x)
+        total = product if self_weight is None else product.add_(scale * self_weight * total)
+        scale = 1.0
+    return total
 
 
 def laplacian_matrix(indptr: Tensor, indices: Tensor, values: Tensor, n_nodes: int) -> Tensor:
@@ -50,10 +64,5 @@ def propagate(laplacian: Tensor, x: Tensor, alpha: list[float], self_weight: Ten
     Returns:
         (N, d).
     """
-    readout = alpha[0] * x
-    layer = x
-    for weight in alpha[1:]:
-        product: Tensor = _SymmetricProduct.apply(laplacian, layer)  # type: ignore[no-untyped-call]
-        layer = product if self_weight is None else product + self_weight * layer
-        readout = readout + weight * layer
-    return readout
+    z: Tensor = _Propagation.apply(laplacian, x, alpha, self_weight)  # type: ignore[no-untyped-call]
+    return z

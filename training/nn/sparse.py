@@ -60,10 +60,38 @@ def product(matrix: Tensor, dense: Tensor) -> Tensor:
     if dense.device.type != "cpu":
         on_gpu: Tensor = matrix @ dense
         return on_gpu
+    return _product(matrix, dense, 1.0, 0.0, None)
+
+
+def scaled_product(matrix: Tensor, dense: Tensor, scale: float, added_scale: float, added: Tensor) -> Tensor:
+    """scale · (matrix @ dense) + added_scale · added, in one pass on a CPU; without autograd.
+
+    Args:
+        matrix: (n, m) sparse CSR.
+        dense: (m, d) of the same type.
+        scale: of the product.
+        added_scale: of what is added.
+        added: (n, d).
+
+    Returns:
+        (n, d).
+    """
+    if dense.device.type != "cpu":
+        return torch.addmm(added, matrix, dense, beta=added_scale, alpha=scale)
+    return _product(matrix, dense, scale, added_scale, added)
+
+
+def _product(matrix: Tensor, dense: Tensor, scale: float, added_scale: float, added: Tensor | None) -> Tensor:
     indptr, indices, values = (_array(part) for part in (matrix.crow_indices(), matrix.col_indices(), matrix.values()))
     x = _array(dense)
+    y = x[:0] if added is None else _array(added)
+    a, b = x.dtype.type(scale), x.dtype.type(added_scale)
     found = np.empty((matrix.shape[0], x.shape[1]), x.dtype)
-    _over_rows(indptr, x.shape[1], lambda begin, end: _product_rows(indptr, indices, values, x, begin, end, found))
+
+    def work(begin: int, end: int) -> None:
+        _product_rows(indptr, indices, values, x, a, b, y, begin, end, found)
+
+    _over_rows(indptr, x.shape[1], work)
     return torch.from_numpy(found)
 
 
@@ -98,7 +126,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="kdiffe-sparse")
 
 
-def _over_rows(indptr: NDArray[np.int64], width: int, work: Callable[[int, int], None]) -> None:
+def _over_rows(indptr: NDArray[np.integer], width: int, work: Callable[[int, int], None]) -> None:
     """Call work(begin, end) for portions of rows with about as many entries each, on torch's number of threads."""
     n_rows, n_entries = len(indptr) - 1, int(indptr[-1])
     threads = min(torch.get_num_threads(), max(1, n_entries * width // _PER_THREAD))
@@ -112,22 +140,44 @@ def _over_rows(indptr: NDArray[np.int64], width: int, work: Callable[[int, int],
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def _product_rows(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int64],
+    indptr: NDArray[np.integer],
+    indices: NDArray[np.integer],
     values: NDArray[Any],
     x: NDArray[Any],
+    scale: Any,
+    added_scale: Any,
+    added: NDArray[Any],
     begin: int,
     end: int,
     found: NDArray[Any],
 ) -> None:
+    """Rows of scale · (matrix @ x) + added_scale · added; nothing is added where `added` has no rows.
+
+    Four neighbors at once: a row's sum is read and written a quarter as often.
+    """
     width = x.shape[1]
     for row in range(begin, end):
         total = found[row]
-        total[:] = 0
-        for place in range(indptr[row], indptr[row + 1]):
-            value, added = values[place], x[indices[place]]
+        if len(added):
+            own = added[row]
             for column in range(width):
-                total[column] += value * added[column]
+                total[column] = added_scale * own[column]
+        else:
+            total[:] = 0
+        place, last = indptr[row], indptr[row + 1]
+        while place + 3 < last:
+            v0, v1 = scale * values[place], scale * values[place + 1]
+            v2, v3 = scale * values[place + 2], scale * values[place + 3]
+            x0, x1 = x[indices[place]], x[indices[place + 1]]
+            x2, x3 = x[indices[place + 2]], x[indices[place + 3]]
+            for column in range(width):
+                total[column] += v0 * x0[column] + v1 * x1[column] + v2 * x2[column] + v3 * x3[column]
+            place += 4
+        while place < last:
+            value, one = scale * values[place], x[indices[place]]
+            for column in range(width):
+                total[column] += value * one[column]
+            place += 1
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.nn.propagation import _SymmetricProduct, laplacian_matrix, propagate
+from training.nn.propagation import laplacian_matrix, propagate
 
 N, WIDTH = 9, 3
 
@@ -60,9 +60,17 @@ def test_a_node_without_neighbors_keeps_only_its_own_part() -> None:
     torch.testing.assert_close(propagate(matrix, x, [0.25, 0.25, 0.5])[4], 0.25 * x[4])
 
 
-def test_the_gradient_of_the_symmetric_product_is_that_of_finite_differences() -> None:
+@pytest.mark.parametrize("alpha", [[2.0], [0.0, 1.0], [0.2, 0.3, 0.5]])
+def test_the_gradient_is_that_of_finite_differences(alpha: list[float]) -> None:
     _, matrix = symmetric()
-    assert torch.autograd.gradcheck(lambda x: _SymmetricProduct.apply(matrix, x), (embeddings().requires_grad_(),))  # type: ignore[no-untyped-call]
+    assert torch.autograd.gradcheck(lambda x: propagate(matrix, x, alpha), (embeddings().requires_grad_(),))
+
+
+def test_the_indices_may_have_half_the_width() -> None:
+    _, matrix = symmetric()
+    parts = (matrix.crow_indices().to(torch.int32), matrix.col_indices().to(torch.int32), matrix.values())
+    x, alpha = embeddings(), [0.2, 0.3, 0.5]
+    torch.testing.assert_close(propagate(laplacian_matrix(*parts, N), x, alpha), propagate(matrix, x, alpha), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("objective", ["projection", "sum", "column"])
