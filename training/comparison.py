@@ -45,6 +45,7 @@ LIGHTGCN = TrainingSettings(
     optimiser=OptimiserSettings(
         learning_rate=1e-3,
         batch_size=2048,
+        max_batches=1_000_000,
         average=0.0,
         max_epochs=1000,
         patience=10,

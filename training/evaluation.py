@@ -9,7 +9,7 @@ docs/evaluation.md says what each figure means and what masks what.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,10 @@ class Split:
             np.bincount(history.indices, minlength=n_items).astype(np.float32),
         )
 
+    def sample(self, most: int = 8192) -> Split:
+        """The split with no more users than are needed to compare models, spread over all of its users."""
+        return replace(self, users=self.users[:: max(1, -(-len(self.users) // most))])
+
     def n_relevant(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) how many items of the split some users have."""
         return np.diff(self.truth.indptr)[users].astype(np.int64)
@@ -154,7 +158,8 @@ class Panel:
         self.users = users
         self.strangers, self._popularity = split.strangers[users], split.popularity
         self._hidden = split.masked[users].tocoo()
-        self._truth = split.truth[users].toarray() > 0
+        truth, self._n_items = split.truth[users].tocoo(), split.truth.shape[1]
+        self._truth = np.sort(truth.row.astype(np.int64) * self._n_items + truth.col)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -166,7 +171,9 @@ class Panel:
 
     def hits(self, top: NDArray[np.int32]) -> NDArray[np.bool_]:
         """(n, k) which of the users' (n, k) best items, -1 for none, are in the split."""
-        return np.take_along_axis(self._truth, np.maximum(top, 0).astype(np.int64), 1) & (top >= 0)
+        codes = np.arange(len(top))[:, None] * self._n_items + top
+        place = np.minimum(np.searchsorted(self._truth, codes), len(self._truth) - 1)
+        return np.asarray((self._truth[place] == codes) & (top >= 0), np.bool_)
 
 
 def rank(score_users: ScoreUsers, split: Split, k: int, *, chunk: int = 1024) -> Rankings:

@@ -152,8 +152,8 @@ def fit(
 
 
 def batch_size(settings: OptimiserSettings, n_samples: int) -> int:
-    """Interactions in a batch: `batch_size`, or fewer where an epoch would have less than `min_batches` batches."""
-    return max(1, min(settings.batch_size, -(-n_samples // settings.min_batches)))
+    """Interactions in a batch: `batch_size`, fewer for `min_batches` an epoch or more for no more than `max_batches`."""
+    return max(1, min(settings.batch_size, -(-n_samples // settings.min_batches)), -(-n_samples // settings.max_batches))
 
 
 class _Loop:
@@ -241,7 +241,8 @@ class _Loop:
             drawn = negatives[n_batches] if samples.shared else negatives[batch]
             distinct = None
             if self.model.has_own_loss:  # found on the CPU, where it costs no wait
-                distinct = (self._distinct(samples.users[batch]), self._distinct(samples.positives[batch]))
+                contrasted = slice(begin, min(begin + size, begin + self.settings.contrast.batch_size))
+                distinct = (self._distinct(samples.users[contrasted]), self._distinct(samples.positives[contrasted]))
             parts = self.model.loss_parts(users[batch], positives[batch], drawn, self.settings.loss, distinct)
             self.optimiser.zero_grad(set_to_none=True)
             torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]

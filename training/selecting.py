@@ -95,6 +95,8 @@ def best_served(fits: Sequence[Fitted], regressions: Regressions, split: Split |
             embeddings = embeddings_of(fitted.model)
             if place == 0:
                 table, chosen = select_table(embeddings, regressions, split)
+            own = scores_of(embeddings, history.shape[0], history, None)
+            kept = replace(kept, metrics={**kept.metrics, **evaluate(own, split)})  # of all users
             weight: float = chosen.weight
             metrics: Mapping[str, float] = kept.own_metrics
             if table is not None:

@@ -115,6 +115,12 @@ class ContrastSettings(_Checked):
         1e-3, "Weight of the contrastive loss, θ1; 0 leaves it and the diffusion out (KDiffE_3).", ge=0.0
     )
     temperature: float = setting(0.2, "Temperature of InfoNCE, τ.", ge=1e-3)
+    batch_size: int = setting(
+        2048,
+        "Most interactions of a batch whose users and items are contrasted, each with all others: time grows with its "
+        "square.",
+        ge=2,
+    )
     between: Literal["modalities", "main"] = setting(
         "modalities",
         "DiffMM: each modality's view is contrasted with the others', or with the main view; a lone one with the main.",
@@ -155,8 +161,11 @@ class OptimiserSettings(_Checked):
     """How it is minimised: Adam."""
 
     learning_rate: float = setting(2e-3, "Adam's learning rate.", ge=1e-8)
-    batch_size: int = setting(2048, "Most interactions in a batch.", ge=1)
+    batch_size: int = setting(2048, "Interactions in a batch, where the next two settings allow it.", ge=1)
     min_batches: int = setting(30, "Batches an epoch has at least: on a small set batches are smaller.", ge=1)
+    max_batches: int = setting(
+        100, "Batches an epoch has at most: each passes over the whole graph, so on a large set batches are larger.", ge=1
+    )
     max_epochs: int = setting(400, "Most epochs.", ge=1)
     average: float = setting(
         0.98,
@@ -180,7 +189,7 @@ class ItemItemSettings(_Checked):
     method: Literal["auto", "ease", "local", "rp3beta", "none"] = setting(
         "auto", "How B is made; auto is ease up to `exact_items` items and local, ease's neighborhoods, beyond."
     )
-    exact_items: int = setting(5_000, "Most items that auto makes B exactly for (ease).", ge=1)
+    exact_items: int = setting(7_500, "Most items that auto makes B exactly for (ease).", ge=1)
     ease_limit: int = setting(25_000, "Most items for ease, whose time grows with J³ and memory with J².", ge=1)
     l2: float = setting(-1.0, "The regression's λ (ease, local); -1 selects it on the validation split.", ge=-1.0)
     user_exponent: float = setting(

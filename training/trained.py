@@ -149,6 +149,7 @@ def train_kdiffe(
     if tables.data is not data:
         raise ValueError("tables are of another data set")
     history, split = tables.history, tables.split
+    sample = split.sample()  # epochs are told apart by a part of the users, where there are many
     if not selects:
         without_selection(settings.item_item, data.n_items)  # refused before anything is fitted
 
@@ -166,7 +167,7 @@ def train_kdiffe(
 
         def validate() -> Mapping[str, float]:
             scores = scores_of(embeddings_of(model), data.n_users, history, None)
-            metrics = evaluate(scores, split)
+            metrics = evaluate(scores, sample)
             return metrics if beside is None else {**metrics, WITH_TABLE: beside.quality(scores)}
 
         if len(kinds) > 1:

@@ -266,3 +266,14 @@ def test_a_split_without_users_has_no_means_and_says_zero_users() -> None:
     assert told["n_users"] == told["n_interactions"] == 0
     assert "recall@20" not in told
     assert told["standard_errors"] == {}
+
+
+def test_a_sample_of_a_split_is_spread_over_its_users_and_holds_no_more_than_wanted() -> None:
+    _, wanted, masked = random_world()
+    split = Split.of(interactions(wanted), interactions(masked), N_USERS, N_ITEMS)
+    n = len(split.users)
+    assert n > 10
+    assert split.sample(5).users.tolist() == split.users[:: -(-n // 5)].tolist()
+    assert split.sample(n).users.tolist() == split.users.tolist()
+    nobody = Split.of(interactions([]), interactions(masked), N_USERS, N_ITEMS)
+    assert nobody.sample(5).users.tolist() == []

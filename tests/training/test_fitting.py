@@ -148,6 +148,32 @@ def test_batches_shrink_where_an_epoch_would_have_too_few() -> None:
     assert batch_size(OptimiserSettings(batch_size=100, min_batches=4), 0) == 1
 
 
+def test_batches_grow_where_an_epoch_would_have_too_many() -> None:
+    assert batch_size(OptimiserSettings(batch_size=100, max_batches=7), 700) == 100
+    assert batch_size(OptimiserSettings(batch_size=100, max_batches=7), 701) == 101
+    assert batch_size(OptimiserSettings(batch_size=100, min_batches=30, max_batches=7), 70) == 10  # the most counts
+
+
+def test_no_more_than_a_part_of_a_large_batch_is_contrasted() -> None:
+    settings = small(contrast={"weight": 0.1, "batch_size": 4}, optimiser={"batch_size": 10, "max_epochs": 1})
+    data = clips()
+    state = attention_state(data, data.train, WalkSettings(n_walks=2, walk_length=5), 1)
+    model = make_model(data, settings, state, data.knowledge, CPU)
+    asked = []
+
+    def own_loss(of_views: list[Tensor], users: Tensor, items: Tensor) -> Tensor:
+        asked.append((users.tolist(), items.tolist()))
+        return of_views[0].sum() * 0
+
+    model.own_loss = own_loss  # type: ignore[method-assign, assignment]
+    run(data, settings, model=model)
+    samples = sampler_of(data, settings).epoch(1)
+    parts = [slice(begin, begin + 4) for begin in range(0, len(samples.users), 10)]
+    expected = [(sorted(set(samples.users[part])), sorted(set(samples.positives[part]))) for part in parts]
+    assert len(expected) > 2
+    assert asked == expected
+
+
 @pytest.mark.parametrize(("kind", "start"), [("softmax", math.nan), ("bpr", 1e19)])
 def test_a_loss_that_is_no_finite_number_ends_the_run_with_advice(kind: str, start: float) -> None:
     settings = small(loss={"kind": kind}, optimiser={"learning_rate": 1e-3}, model={"n_layers": 0})

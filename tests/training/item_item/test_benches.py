@@ -48,7 +48,9 @@ def test_the_bench_finds_the_share_at_which_content_helps() -> None:
     assert bench.best_share(own_group(), sparse.csr_array((16, 16), dtype=np.float32))[1] == 0.0
 
 
-def test_the_bench_looks_at_no_more_scores_than_its_memory_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bench_looks_at_a_sample_of_the_users_and_keeps_no_more_scores_than_its_memory_bears(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     matrix, split = board()
     asked: list[int] = []
 
@@ -56,9 +58,16 @@ def test_the_bench_looks_at_no_more_scores_than_its_memory_bears(monkeypatch: py
         asked.extend(users.tolist())
         return np.zeros((len(users), 16), np.float32)
 
-    monkeypatch.setattr(benches, "_SAMPLE_SCORES", 16 * 5)
-    BesideScores(scores, matrix, split)
-    assert asked == [0, 4, 8, 12]  # spread over all, at most five
+    monkeypatch.setattr(Split, "sample", lambda self: replace(self, users=self.users[::4]))
+    monkeypatch.setattr(benches, "CHUNK", 3)
+    found = []
+    for kept, passes in ((16 * 4, 1), (16 * 4 - 1, 2 + 2)):
+        monkeypatch.setattr(benches, "_KEPT_SCORES", kept)
+        bench = BesideScores(scores, matrix, split)
+        asked.clear()  # of the scores' spread
+        found.append([bench.quality(own_group()), bench.quality(own_group()), *bench.best_share(own_group(), own_group())])
+        assert asked == passes * [0, 4, 8, 12]
+    assert found[0] == found[1]
 
 
 def test_a_bench_without_users_says_zero() -> None:
