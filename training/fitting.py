@@ -152,8 +152,10 @@ def fit(
 
 
 def batch_size(settings: OptimiserSettings, n_samples: int) -> int:
-    """Interactions in a batch: `batch_size`, fewer for `min_batches` an epoch or more for no more than `max_batches`."""
-    return max(1, min(settings.batch_size, -(-n_samples // settings.min_batches)), -(-n_samples // settings.max_batches))
+    """Interactions in a batch: `batch_size`, fewer for `min_batches` an epoch, more for at most `max_batches`."""
+    fewest = -(-n_samples // settings.max_batches)
+    most = -(-n_samples // settings.min_batches)
+    return max(1, fewest, min(settings.batch_size, most))
 
 
 class _Loop:

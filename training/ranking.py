@@ -35,8 +35,8 @@ def top_rows(scores: NDArray[np.float32], k: int) -> NDArray[np.int32]:
 class SumRankings:
     """Rankings of scores + weight · added at any weight, looking at no more columns than can be among the k best.
 
-    As nothing is taken away, a column that gets nothing stays behind the k that were ahead of it: so the k best are among
-    those that were the best before and those that get something.
+    As nothing is taken away, a column that gets nothing stays behind the k that were ahead of it: so the k best are
+    among those that were the best before and those that get something.
     """
 
     def __init__(self, scores: NDArray[np.float32], best: NDArray[np.int32], added: sparse.csr_array) -> None:
@@ -57,7 +57,7 @@ class SumRankings:
         return np.asarray(_top_of_sums(*parts, np.float32(weight)))
 
 
-@njit(cache=True, nogil=True, parallel=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, parallel=True)
 def _looked_up(
     scores: NDArray[np.float32], best: NDArray[np.int32], indptr: NDArray[np.integer], indices: NDArray[np.integer]
 ) -> Any:
@@ -79,7 +79,7 @@ def _looked_up(
     return found, rest, of_rest
 
 
-@njit(cache=True, nogil=True, parallel=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, parallel=True)
 def _top_of_sums(
     indptr: NDArray[np.integer],
     indices: NDArray[np.integer],

@@ -95,10 +95,10 @@ def best_served(fits: Sequence[Fitted], regressions: Regressions, split: Split |
             embeddings = embeddings_of(fitted.model)
             if place == 0:
                 table, chosen = select_table(embeddings, regressions, split)
-            own = scores_of(embeddings, history.shape[0], history, None)
-            kept = replace(kept, metrics={**kept.metrics, **evaluate(own, split)})  # of all users
+            own = evaluate(scores_of(embeddings, history.shape[0], history, None), split)
+            of_all_users = replace(kept, metrics={**kept.metrics, **own})
             weight: float = chosen.weight
-            metrics: Mapping[str, float] = kept.own_metrics
+            metrics: Mapping[str, float] = own
             if table is not None:
                 weight, metrics = choose_weight(embeddings, history, table, split, weight, observer)
             if n_contenders > 1:
@@ -108,7 +108,8 @@ def best_served(fits: Sequence[Fitted], regressions: Regressions, split: Split |
                 )
             if best is None or metrics[SELECTED_BY] > best.metrics[SELECTED_BY]:
                 settings = _with_weight(fitted.settings, chosen, weight)
-                best, tensors = Served(settings, fitted.model, fitted.fit.holding(kept), table, metrics), kept.tensors
+                fit = fitted.fit.holding(of_all_users)
+                best, tensors = Served(settings, fitted.model, fit, table, metrics), kept.tensors
     assert best is not None  # noqa: S101
     if n_contenders > 1:
         observer.note(f"Kept: epoch {best.fit.best_epoch}, loss.kind = {best.settings.loss.kind}.")

@@ -164,7 +164,9 @@ class OptimiserSettings(_Checked):
     batch_size: int = setting(2048, "Interactions in a batch, where the next two settings allow it.", ge=1)
     min_batches: int = setting(30, "Batches an epoch has at least: on a small set batches are smaller.", ge=1)
     max_batches: int = setting(
-        100, "Batches an epoch has at most: each passes over the whole graph, so on a large set batches are larger.", ge=1
+        100,
+        "Batches an epoch has at most: each passes over the whole graph, so on a large set batches are larger.",
+        ge=1,
     )
     max_epochs: int = setting(400, "Most epochs.", ge=1)
     average: float = setting(

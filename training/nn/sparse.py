@@ -64,7 +64,7 @@ def product(matrix: Tensor, dense: Tensor) -> Tensor:
 
 
 def scaled_product(matrix: Tensor, dense: Tensor, scale: float, added_scale: float, added: Tensor) -> Tensor:
-    """scale · (matrix @ dense) + added_scale · added, in one pass on a CPU; without autograd.
+    """Scale · (matrix @ dense) + added_scale · added, in one pass on a CPU; without autograd.
 
     Args:
         matrix: (n, m) sparse CSR.

@@ -65,7 +65,9 @@ def test_the_bench_looks_at_a_sample_of_the_users_and_keeps_no_more_scores_than_
         monkeypatch.setattr(benches, "_KEPT_SCORES", kept)
         bench = BesideScores(scores, matrix, split)
         asked.clear()  # of the scores' spread
-        found.append([bench.quality(own_group()), bench.quality(own_group()), *bench.best_share(own_group(), own_group())])
+        found.append(
+            [bench.quality(own_group()), bench.quality(own_group()), *bench.best_share(own_group(), own_group())]
+        )
         assert asked == passes * [0, 4, 8, 12]
     assert found[0] == found[1]
 

@@ -70,7 +70,9 @@ def test_the_indices_may_have_half_the_width() -> None:
     _, matrix = symmetric()
     parts = (matrix.crow_indices().to(torch.int32), matrix.col_indices().to(torch.int32), matrix.values())
     x, alpha = embeddings(), [0.2, 0.3, 0.5]
-    torch.testing.assert_close(propagate(laplacian_matrix(*parts, N), x, alpha), propagate(matrix, x, alpha), rtol=0, atol=0)
+    torch.testing.assert_close(
+        propagate(laplacian_matrix(*parts, N), x, alpha), propagate(matrix, x, alpha), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("objective", ["projection", "sum", "column"])

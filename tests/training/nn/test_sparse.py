@@ -4,7 +4,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from training.nn.sparse import entry_dots, product, sparse_rows
+from training.nn.sparse import entry_dots, product, scaled_product, sparse_rows
 
 
 def test_a_product_is_the_dense_one_and_repeated_columns_add_up() -> None:
@@ -39,6 +39,17 @@ def test_products_and_dots_are_those_of_dense_rows(dtype: torch.dtype) -> None:
     both = (torch.from_numpy(array).to(dtype) for array in (a, x))
     dots = entry_dots(ours.crow_indices(), rows, ours.col_indices(), *both)
     np.testing.assert_allclose(dots.numpy(), (a @ x.T)[theirs.toarray() != 0], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("width", [1, 6, 33])
+@pytest.mark.parametrize("indices", [torch.int32, torch.int64])
+def test_a_scaled_product_adds_what_is_given(width: int, indices: torch.dtype) -> None:
+    ours, theirs = random_matrix(23, 17, torch.float64)
+    ours = sparse_rows(ours.crow_indices().to(indices), ours.col_indices().to(indices), ours.values(), (23, 17))
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((17, width)), rng.standard_normal((23, width))
+    found = scaled_product(ours, torch.from_numpy(x), 0.5, -2.0, torch.from_numpy(y))
+    np.testing.assert_allclose(found.numpy(), 0.5 * (theirs.toarray() @ x) - 2 * y, rtol=1e-12, atol=1e-12)
 
 
 def test_the_bits_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
