@@ -157,6 +157,10 @@ def lightgcn_reference_settings(settings: TrainingSettings) -> TrainingSettings:
     return replace(LIGHTGCN_REFERENCE, run=settings.run)
 
 
+# What is selected of the content: its weight in the regression and its share beside it (D10).
+_OF_CONTENT = (("α", "content_gram"), ("share", "content_weight"))
+
+
 def describe(epochs: int, chosen: Mapping[str, Any]) -> str:
     """What was selected, as one short text."""
     parts = [f"{epochs} epochs"] if epochs else []
@@ -166,6 +170,9 @@ def describe(epochs: int, chosen: Mapping[str, Any]) -> str:
         parts.append(f"B × {chosen['table_weight']:.4g}")
     if chosen.get("l2", -1) > 0:
         parts.append(f"λ = {chosen['l2']:g}")
+    if chosen.get("content", "none") not in ("none", "auto"):
+        parts.append(f"content {chosen['content']}")
+        parts += [f"{sign} = {chosen[key]:g}" for sign, key in _OF_CONTENT if chosen.get(key, 0) > 0]
     return ", ".join(parts)
 
 
@@ -215,7 +222,15 @@ def train_candidates(name: str, settings: TrainingSettings, task: Task) -> Itera
         trained = train_on(task.data, settings, task.observer, task.folder, tables=task.tables).trained
     with_table, without = _scores(trained, task)
     table = trained.settings.item_item
-    chosen = {"table": table.method, "table_weight": trained.table_weight, "l2": table.l2}
+    chosen = {
+        "table": table.method,
+        "table_weight": trained.table_weight,
+        "l2": table.l2,
+        "target_exponent": table.target_exponent,
+        "content": table.content,
+        "content_gram": table.content_gram,
+        "content_weight": table.content_weight,
+    }
     yield Candidate(name, with_table, without, trained.fit.best_epoch, chosen, trained.settings)
 
 

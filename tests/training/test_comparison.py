@@ -186,3 +186,8 @@ def test_what_was_chosen_is_one_short_text() -> None:
     assert describe(7, {"table_weight": 12.3456, "l2": 50.0}) == "7 epochs, B × 12.35, λ = 50"
     assert describe(0, {"n_neighbors": 20, "shrink": 10.0}) == "20 neighbors, shrink 10"
     assert describe(3, {"table_weight": 0.0, "l2": -1.0}) == "3 epochs"
+    taken_in = {"content": "relation.word", "content_gram": 10.0, "content_weight": 0.0}
+    assert describe(0, {"l2": 50.0, **taken_in}) == "λ = 50, content relation.word, α = 10"
+    added = {"content": "features", "content_gram": 0.0, "content_weight": 0.25}
+    assert describe(2, added) == "2 epochs, content features, share = 0.25"
+    assert describe(2, {"content": "none", "content_weight": 0.0}) == "2 epochs"
