@@ -104,30 +104,22 @@ def _top_of_sums(
 
 
 @njit(cache=True, nogil=True)
-def _enter(value: np.float32, column: int, values: NDArray[np.float32], columns: NDArray[np.int32]) -> None:
-    """Put a column where it belongs among the best so far, equal values by column."""
-    p = len(values)
-    while p > 0 and (value > values[p - 1] or (value == values[p - 1] and 0 <= column < columns[p - 1])):
-        p -= 1
-    if p == len(values) or not value > -np.inf:
-        return
-    for q in range(len(values) - 1, p, -1):
-        values[q], columns[q] = values[q - 1], columns[q - 1]
-    values[p], columns[p] = value, column
+def _top(scores: NDArray[np.float32], out: NDArray[np.int32]) -> None:
+    """The best columns of one row into (k,) of -1."""
+    values = np.full(len(out), -np.inf, np.float32)
+    for j in range(len(scores)):
+        if scores[j] > values[-1]:
+            _enter(scores[j], j, values, out)
 
 
 @njit(cache=True, nogil=True)
-def _top(scores: NDArray[np.float32], out: NDArray[np.int32]) -> None:
-    """The best columns of one row into (k,) of -1."""
-    k = len(out)
-    best = np.full(k, -np.inf, np.float32)
-    for j in range(len(scores)):
-        score = scores[j]
-        if score > best[k - 1]:
-            p = k - 1
-            while p > 0 and best[p - 1] < score:
-                best[p] = best[p - 1]
-                out[p] = out[p - 1]
-                p -= 1
-            best[p] = score
-            out[p] = j
+def _enter(value: np.float32, column: int, values: NDArray[np.float32], columns: NDArray[np.int32]) -> None:
+    """Put a column where it belongs among the best so far, equal values by column; -inf belongs nowhere."""
+    k = len(values)
+    p = k
+    while p > 0 and (value > values[p - 1] or (value == values[p - 1] and column < columns[p - 1])):
+        if p < k:
+            values[p], columns[p] = values[p - 1], columns[p - 1]
+        p -= 1
+    if p < k:
+        values[p], columns[p] = value, column

@@ -1,11 +1,12 @@
 """How good a table is beside other scores, on a sample of the validation users: what selection asks over and over.
 
-Users are looked at a portion at a time, so memory grows with the catalogue's width times the portion alone.
+Users are looked at a portion at a time: rows as wide as the catalogue are made for one portion alone, but where a
+sample's fit into `_KEPT_SCORES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +32,12 @@ class _Scores:
     Attributes:
         all: (n, J), hidden items at -inf and strangers' the popularity.
         best: (n, k) the best items by them alone.
+        spread: the standard deviation of the scores as they came, of some users.
     """
 
     all: NDArray[np.float32]
     best: NDArray[np.int32]
+    spread: float
 
     def beside(self, product: sparse.csr_array) -> SumRankings:
         """Rankings with a product beside them."""
@@ -45,7 +48,7 @@ class _Scores:
         scores = self.all.copy()
         rows = np.repeat(np.arange(len(scores)), np.diff(product.indptr))
         scores[rows, product.indices] += np.float32(weight) * product.data
-        return _Scores(scores, top_rows(scores, _LENGTH))
+        return _Scores(scores, top_rows(scores, _LENGTH), self.spread)
 
 
 class _Portion(Panel):
@@ -59,12 +62,12 @@ class _Portion(Panel):
         self._history = sparse.csr_array(known @ history[users])
         self._history.eliminate_zeros()
 
-    def scores(self, scores: ScoreUsers) -> tuple[_Scores, float]:
-        """The users' scores, and their spread."""
+    def scores(self, scores: ScoreUsers) -> _Scores:
+        """The users' scores."""
         found = scores(self.users)
         spread = max(float(np.std(found[:256])), 1e-6)
         self.prepare(found)
-        return _Scores(found, top_rows(found, _LENGTH)), spread
+        return _Scores(found, top_rows(found, _LENGTH), spread)
 
     def product(self, table: sparse.csr_array) -> sparse.csr_array:
         """(n, J) what a table, (J, J) of entries ≥ 0, adds to the scores."""
@@ -75,8 +78,9 @@ class _Portion(Panel):
         return ndcg_at_k(self.hits(top), self._n_relevant)
 
 
-def _portions(split: Split, users: NDArray[np.int64], history: sparse.csr_array) -> list[_Portion]:
-    return [_Portion(split, users[begin : begin + CHUNK], history) for begin in range(0, len(users), CHUNK)]
+def _portions(split: Split, users: NDArray[np.int64], history: sparse.csr_array) -> Iterator[_Portion]:
+    for begin in range(0, len(users), CHUNK):
+        yield _Portion(split, users[begin : begin + CHUNK], history)
 
 
 class _Rankings:
@@ -114,9 +118,12 @@ def ndcg_beside(
         split: the split.
         weights: the table's.
     """
-    portions = _portions(split, split.users, history)
-    rankings = _Rankings((portion, portion.scores(scores)[0].beside(portion.product(table))) for portion in portions)
-    return [rankings.ndcg(weight) for weight in weights]
+    found: list[list[NDArray[np.float64]]] = [[] for _ in weights]
+    for portion in _portions(split, split.users, history):
+        rankings = portion.scores(scores).beside(portion.product(table))
+        for values, weight in zip(found, weights, strict=True):
+            values.append(portion.ndcg(rankings.top(weight)))
+    return [_mean(values) for values in found]
 
 
 class BesideScores:
@@ -131,10 +138,10 @@ class BesideScores:
             split: the validation split.
         """
         sample = split.sample()
-        self._portions, self._source = _portions(split, sample.users, history), scores
+        self._portions, self._source = list(_portions(split, sample.users, history)), scores
         self._kept: dict[int, _Scores] = {}
         self._keeps = len(sample.users) * history.shape[1] <= _KEPT_SCORES
-        self._spread = self._portions[0].scores(scores)[1] if self._portions else 1.0
+        self._spread = self._scores(0).spread if self._portions else 1.0
 
     def quality(self, table: sparse.csr_array) -> float:
         """Validation NDCG@20 at the best weight."""
@@ -166,7 +173,7 @@ class BesideScores:
 
     def _scores(self, row: int) -> _Scores:
         """A portion's scores."""
-        found = self._kept.get(row) or self._portions[row].scores(self._source)[0]
+        found = self._kept.get(row) or self._portions[row].scores(self._source)
         if self._keeps:
             self._kept[row] = found
         return found
@@ -194,13 +201,13 @@ class BesideTable:
         """Validation NDCG@20 at the table's best weight, 0 among them."""
         if not self._parts:
             return 0.0
-        own, parts, spreads = [], [], []
+        alone, parts, spreads = [], [], []
         for portion, product in self._parts:
-            of_portion, spread = portion.scores(scores)
-            own.append(portion.ndcg(of_portion.best))
-            parts.append((portion, of_portion.beside(product)))
-            spreads.append(spread)
-        return max(_mean(own), _Rankings(parts).best_power(spreads[0] / self._mean)[0])
+            own = portion.scores(scores)
+            alone.append(portion.ndcg(own.best))
+            parts.append((portion, own.beside(product)))
+            spreads.append(own.spread)
+        return max(_mean(alone), _Rankings(parts).best_power(spreads[0] / self._mean)[0])
 
 
 def _mean(parts: Sequence[NDArray[np.float64]]) -> float:

@@ -61,14 +61,14 @@ def test_the_bench_looks_at_a_sample_of_the_users_and_keeps_no_more_scores_than_
     monkeypatch.setattr(Split, "sample", lambda self: replace(self, users=self.users[::4]))
     monkeypatch.setattr(benches, "CHUNK", 3)
     found = []
-    for kept, passes in ((16 * 4, 1), (16 * 4 - 1, 2 + 2)):
+    for kept, of_spread, passes in ((16 * 4, [], 1), (16 * 4 - 1, [0, 4, 8], 2 + 2)):
         monkeypatch.setattr(benches, "_KEPT_SCORES", kept)
+        asked.clear()
         bench = BesideScores(scores, matrix, split)
-        asked.clear()  # of the scores' spread
         found.append(
             [bench.quality(own_group()), bench.quality(own_group()), *bench.best_share(own_group(), own_group())]
         )
-        assert asked == passes * [0, 4, 8, 12]
+        assert asked == of_spread + passes * [0, 4, 8, 12]
     assert found[0] == found[1]
 
 

@@ -47,3 +47,12 @@ def test_an_item_that_nobody_took_has_neither_row_nor_column() -> None:
     assert rest[-1] == 5.0
     assert not np.diag(dense).any()
     assert table.data.min() > 0
+
+
+def test_what_is_left_of_a_target_is_at_least_lambda_whatever_the_gram_matrix() -> None:
+    # The first item is like both others, which are not like each other: not positive semidefinite. Without the bound
+    # 12.5 - 2 · 10 · 10 / 12.5 = -3.5 would be left of it.
+    gram = sparse.csr_array(np.array([[10, 10, 10], [10, 10, 0], [10, 0, 10]], np.float32))
+    assert np.linalg.eigvalsh(gram.toarray()).min() < 0
+    _, rest = local_table(gram, 2.5, 3)
+    np.testing.assert_allclose(rest, [2.5, 12.5 - 10 * 10 / 12.5, 12.5 - 10 * 10 / 12.5], rtol=1e-6)
