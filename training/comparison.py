@@ -170,6 +170,8 @@ def describe(epochs: int, chosen: Mapping[str, Any]) -> str:
         parts.append(f"B × {chosen['table_weight']:.4g}")
     if chosen.get("l2", -1) > 0:
         parts.append(f"λ = {chosen['l2']:g}")
+    if chosen.get("two_hop_weight", 0) > 0:
+        parts.append(f"two hops {chosen['two_hop_weight']:g}")
     if chosen.get("content", "none") not in ("none", "auto"):
         parts.append(f"content {chosen['content']}")
         parts += [f"{sign} = {chosen[key]:g}" for sign, key in _OF_CONTENT if chosen.get(key, 0) > 0]
@@ -227,6 +229,7 @@ def train_candidates(name: str, settings: TrainingSettings, task: Task) -> Itera
         "table_weight": trained.table_weight,
         "l2": table.l2,
         "target_exponent": table.target_exponent,
+        "two_hop_weight": table.two_hop_weight,
         "content": table.content,
         "content_gram": table.content_gram,
         "content_weight": table.content_weight,

@@ -229,6 +229,12 @@ class ItemItemSettings(_Checked):
         "added to the Gram matrix (CEASE); -1 selects it on validation, and 0 for feature vectors.",
         ge=-1.0,
     )
+    two_hop_weight: float = setting(
+        -1.0,
+        "Mean entry of what the regression reaches in two hops (ease, local; B·B) that is added, in that of the "
+        "regression; -1 selects it on validation.",
+        ge=-1.0,
+    )
     n_neighbors: int = setting(50, "Look-alikes of an item.", ge=1, le=10_000)
     weight: float = setting(-1.0, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=-1.0)
 

@@ -191,3 +191,5 @@ def test_what_was_chosen_is_one_short_text() -> None:
     added = {"content": "features", "content_gram": 0.0, "content_weight": 0.25}
     assert describe(2, added) == "2 epochs, content features, share = 0.25"
     assert describe(2, {"content": "none", "content_weight": 0.0}) == "2 epochs"
+    assert describe(2, {"l2": 50.0, "two_hop_weight": 0.5}) == "2 epochs, λ = 50, two hops 0.5"
+    assert describe(2, {"two_hop_weight": 0.0}) == "2 epochs"

@@ -1,6 +1,6 @@
 """Making B, the item-item table (D10): EASE's entries or their like, and the items' look-alikes by content.
 
-tables     largest entries of a row, scores, the kernel's form
+tables     largest entries of a row, two hops, sums, scores, the kernel's form
 ease       the exact regression: one J×J inverse
 local      the same regression in neighborhoods, for large catalogues
 rp3beta    a walk of three steps
@@ -10,7 +10,7 @@ benches    how good a table is beside other scores
 """
 
 from training.item_item.benches import BesideScores, BesideTable, ndcg_beside
-from training.item_item.content import Content, with_content
+from training.item_item.content import Content
 from training.item_item.ease import ease_weights
 from training.item_item.rp3beta import rp3beta_weights
 from training.item_item.selection import (
@@ -22,7 +22,15 @@ from training.item_item.selection import (
     select_weights,
     without_selection,
 )
-from training.item_item.tables import item_item_table, largest_entries, largest_of_dense, table_matrix, table_scores
+from training.item_item.tables import (
+    item_item_table,
+    largest_entries,
+    largest_of_dense,
+    table_matrix,
+    table_scores,
+    two_hops,
+    with_share,
+)
 
 __all__ = [
     "EASE_L2",
@@ -42,6 +50,7 @@ __all__ = [
     "select_weights",
     "table_matrix",
     "table_scores",
-    "with_content",
+    "two_hops",
+    "with_share",
     "without_selection",
 ]

@@ -149,14 +149,14 @@ class BesideScores:
             return _mean([portion.ndcg(self._scores(row).best) for row, portion in enumerate(self._portions)])
         return self._best_of_table(table)[0]
 
-    def best_share(self, table: sparse.csr_array, content: sparse.csr_array) -> tuple[float, float]:
-        """(quality, share) with the table's weight as it is best without: content comes on top."""
-        if table.nnz == 0 or content.nnz == 0 or not self._portions:
+    def best_share(self, table: sparse.csr_array, other: sparse.csr_array) -> tuple[float, float]:
+        """(quality, share) with the table's weight as it is best without the other, which comes on top."""
+        if table.nnz == 0 or other.nnz == 0 or not self._portions:
             return self.quality(table), 0.0
         weight = self._best_of_table(table)[1]
-        scale = weight * float(table.data.mean()) / float(content.data.mean())
+        scale = weight * float(table.data.mean()) / float(other.data.mean())
         found, place = _Rankings(
-            (portion, self._scores(row).plus(portion.product(table), weight).beside(portion.product(content)))
+            (portion, self._scores(row).plus(portion.product(table), weight).beside(portion.product(other)))
             for row, portion in enumerate(self._portions)
         ).best_power(scale)
         return found, 2.0**place

@@ -137,15 +137,3 @@ def nearest_items(vectors: Vectors, n_neighbors: int) -> sparse.csr_array:
         dense[own, begin + own] = 0.0
         parts.append(largest_of_dense(dense, n_neighbors))
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
-
-
-def with_content(table: sparse.csr_array, content: sparse.csr_array, weight: float) -> sparse.csr_array:
-    """The table + weight × content, the content's mean entry brought to the table's first."""
-    if weight <= 0 or content.nnz == 0:
-        return table
-    if table.nnz == 0:
-        return sparse.csr_array(content * np.float32(weight))
-    scale = weight * float(table.data.mean()) / float(content.data.mean())
-    result = sparse.csr_array(table + content * np.float32(scale)).astype(np.float32)
-    result.sort_indices()
-    return result

@@ -10,11 +10,11 @@ import numpy as np
 from scipy import sparse
 
 from training.errors import ConfigurationError
-from training.item_item.content import Content, with_content
+from training.item_item.content import Content
 from training.item_item.ease import ease_table, gram_inverse, weighted_gram
 from training.item_item.local import local_table
 from training.item_item.rp3beta import rp3beta_weights
-from training.item_item.tables import largest_entries
+from training.item_item.tables import largest_entries, two_hops, with_share
 from training.settings import ItemItemSettings
 
 # λ from which EASE's is selected on validation; published figures lie between 20 and 1000 (Steck, WWW 2019).
@@ -35,8 +35,8 @@ class Bench(Protocol):
     def quality(self, table: sparse.csr_array) -> float:
         """How good the table is, at its best weight; higher is better."""
 
-    def best_share(self, table: sparse.csr_array, content: sparse.csr_array) -> tuple[float, float]:
-        """(quality, share): how good `with_content` of the two is, at its best share of the content."""
+    def best_share(self, table: sparse.csr_array, other: sparse.csr_array) -> tuple[float, float]:
+        """(quality, share): how good `with_share` of the two is, at its best share of the other."""
 
 
 def resolved_method(settings: ItemItemSettings, n_items: int) -> Literal["ease", "local", "rp3beta", "none"]:
@@ -47,7 +47,7 @@ def resolved_method(settings: ItemItemSettings, n_items: int) -> Literal["ease",
 
 
 def without_selection(settings: ItemItemSettings, n_items: int) -> ItemItemSettings:
-    """The settings where nothing can be selected: EASE's own exponent and no content where they are left open.
+    """The settings where nothing can be selected: EASE's own exponent, one hop and no content where they are left open.
 
     λ and the weights have no such value.
 
@@ -59,6 +59,8 @@ def without_selection(settings: ItemItemSettings, n_items: int) -> ItemItemSetti
         return settings
     if settings.target_exponent < 0:
         settings = replace(settings, target_exponent=1.0)
+    if settings.two_hop_weight < 0 or settings.method == "rp3beta":
+        settings = replace(settings, two_hop_weight=0.0)
     if settings.content == "auto":
         settings = replace(settings, content="none")
     if settings.content_gram < 0 or settings.content == "none":
@@ -98,9 +100,10 @@ def item_item_weights(
         return None
     regressions = Regressions(interactions, settings, content)
     (table,) = regressions.tables(settings.l2, settings.content, settings.content_gram)
+    table = regressions.with_two_hops(table, settings.two_hop_weight)
     if settings.content == "none" or settings.content_weight == 0:
         return table
-    return with_content(table, content.table(settings.content, settings.n_neighbors), settings.content_weight)
+    return with_share(table, content.table(settings.content, settings.n_neighbors), settings.content_weight)
 
 
 class Regressions:
@@ -138,6 +141,13 @@ class Regressions:
             self._made[key] = self._make(*key)
         return self._made[key]
 
+    def with_two_hops(self, table: sparse.csr_array, weight: float) -> sparse.csr_array:
+        """The table + weight × `two_hops` of it, as many entries a row as it had."""
+        if weight <= 0:
+            return table
+        per_row = self.settings.per_row
+        return largest_entries(with_share(table, two_hops(table, per_row), weight), per_row)
+
     def near(self, source: str) -> sparse.csr_array:
         """(J, J) the look-alikes by a source."""
         return self.content.table(source, self.settings.n_neighbors)
@@ -163,8 +173,8 @@ def select_weights(regressions: Regressions, bench: Bench) -> tuple[sparse.csr_a
     """B before its weight and the settings that it was made with: what they left open is selected.
 
     One after the other, as all together would be hundreds of tables: λ with its best exponent, without content; the
-    source of the content, by its look-alikes; how much it weighs in the regression, and λ again beside that; and what
-    share of look-alikes is added to the result.
+    source of the content, by its look-alikes; how much it weighs in the regression, and λ again beside that; what share
+    of two hops is added to the result, and what share of look-alikes to that.
 
     Args:
         regressions: the tables to select from.
@@ -176,12 +186,14 @@ def select_weights(regressions: Regressions, bench: Bench) -> tuple[sparse.csr_a
     search = _Search(regressions, bench)
     plain = search.plain()
     source, added, quality = search.source(plain)
+    taken_in = None if source == "none" else search.with_gram(plain.l2, source, quality)
+    best = taken_in or plain
+    table, hops = search.two_hops(best.table)
     if source == "none":
-        return plain.table, search.settings_of(plain, "none", 0.0)
-    taken_in = search.with_gram(plain.l2, source, quality)
-    best, share = (plain, added) if taken_in is None else (taken_in, search.share(taken_in, source))
-    table = with_content(best.table, regressions.near(source), share)
-    return table, search.settings_of(best, source, share)
+        return table, search.settings_of(best, hops, source, 0.0)
+    # Look-alikes of a table without content: their share is known where nothing came between.
+    share = added if taken_in is None and hops == 0 else search.share(table, source)
+    return with_share(table, regressions.near(source), share), search.settings_of(best, hops, source, share)
 
 
 class _Search:
@@ -244,16 +256,33 @@ class _Search:
             return best
         return None
 
-    def share(self, table: _Candidate, source: str) -> float:
-        """The share of look-alikes that is added to a table that takes in the content; 0 where none helps."""
+    def two_hops(self, table: sparse.csr_array) -> tuple[sparse.csr_array, float]:
+        """The table with the share of two hops that is best, and that share; 0 where none helps."""
+        weight, regressions = self._settings.two_hop_weight, self._regressions
+        if not regressions.is_regression or weight == 0:
+            return table, 0.0
+        if weight > 0:
+            return regressions.with_two_hops(table, weight), weight
+        _, share = self._bench.best_share(table, two_hops(table, self._settings.per_row))
+        found = regressions.with_two_hops(table, share)
+        return (found, share) if self._bench.quality(found) > self._bench.quality(table) else (table, 0.0)
+
+    def share(self, table: sparse.csr_array, source: str) -> float:
+        """The share of look-alikes that is added to a table; 0 where none helps."""
         if self._settings.content_weight >= 0:
             return self._settings.content_weight
-        quality, share = self._bench.best_share(table.table, self._regressions.near(source))
-        return share if quality > self._bench.quality(table.table) else 0.0
+        quality, share = self._bench.best_share(table, self._regressions.near(source))
+        return share if quality > self._bench.quality(table) else 0.0
 
-    def settings_of(self, table: _Candidate, source: str, share: float) -> ItemItemSettings:
+    def settings_of(self, table: _Candidate, two_hop_weight: float, source: str, share: float) -> ItemItemSettings:
         """The settings with what was selected filled in."""
-        selected = replace(self._settings, content=source, content_weight=share, content_gram=table.content_gram)
+        selected = replace(
+            self._settings,
+            two_hop_weight=two_hop_weight,
+            content=source,
+            content_weight=share,
+            content_gram=table.content_gram,
+        )
         if not self._regressions.is_regression:
             return selected
         return replace(selected, l2=table.l2, target_exponent=table.target_exponent)
@@ -267,7 +296,7 @@ class _Search:
         near, share = self._regressions.near(source), self._settings.content_weight
         if share < 0:
             return self._bench.best_share(plain.table, near)
-        return self._bench.quality(with_content(plain.table, near, share)), share
+        return self._bench.quality(with_share(plain.table, near, share)), share
 
     def _of_l2(self, source: str, content_gram: float) -> Callable[[float], _Candidate]:
         return lambda l2: self._candidate(l2, source, content_gram)

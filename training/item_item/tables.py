@@ -70,6 +70,34 @@ def largest_of_dense(
     return result
 
 
+def two_hops(table: sparse.csr_array, per_row: int) -> sparse.csr_array:
+    """(J, J) the largest entries of each row of B·B, zero diagonal: what a row's items lead to; chunk by chunk.
+
+    Args:
+        table: (J, J) B, entries ≥ 0.
+        per_row: entries that are kept in each row.
+    """
+    parts = []
+    for begin in range(0, table.shape[0], CHUNK):
+        reached = sparse.csr_array(table[begin : begin + CHUNK] @ table)
+        rows = np.repeat(np.arange(reached.shape[0]), np.diff(reached.indptr))
+        reached.data[reached.indices == begin + rows] = 0.0
+        parts.append(largest_entries(reached, per_row))
+    return sparse.csr_array(sparse.vstack(parts, format="csr"))
+
+
+def with_share(table: sparse.csr_array, other: sparse.csr_array, share: float) -> sparse.csr_array:
+    """The table + share × another, whose mean entry is brought to the table's first."""
+    if share <= 0 or other.nnz == 0:
+        return table
+    if table.nnz == 0:
+        return sparse.csr_array(other * np.float32(share))
+    scale = share * float(table.data.mean()) / float(other.data.mean())
+    result = sparse.csr_array(table + other * np.float32(scale)).astype(np.float32)
+    result.sort_indices()
+    return result
+
+
 def table_scores(history: sparse.csr_array, table: sparse.csr_array) -> ScoreUsers:
     """score(u, ·) = Σ_{i in N(u)} B_iv alone; history is (I, J) Y."""
 

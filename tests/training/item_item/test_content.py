@@ -11,7 +11,7 @@ from tests.training.worlds import clips
 from training.data.dataset import KnowledgeGraph
 from training.errors import ConfigurationError
 from training.item_item import Content, tables
-from training.item_item.content import half_whitened, nearest_items, unit_rows, weighted_entities, with_content
+from training.item_item.content import half_whitened, nearest_items, unit_rows, weighted_entities
 
 # Four items; `brand`: a, a, b, none; `word`: x for the first three, y for the second; no fact of the fourth.
 GRAPH = KnowledgeGraph(
@@ -145,12 +145,3 @@ def test_every_source_of_a_real_layout_gives_a_table_of_at_most_so_many_a_row() 
         assert 0 < np.diff(table.indptr).max() <= 4
         assert table.data.min() > 0
         assert not table.diagonal().any()
-
-
-def test_content_is_added_in_units_of_the_table_s_mean_entry() -> None:
-    table = sparse.csr_array(np.array([[0, 4.0], [2.0, 0]]))
-    content = sparse.csr_array(np.array([[0, 0.5], [0, 0]]))
-    # Means 3 and 0.5: half the weight is 1.5 / 0.5 times the content.
-    assert with_content(table, content, 0.5).toarray().tolist() == [[0, 5.5], [2, 0]]
-    assert with_content(table, content, 0.0) is table
-    assert with_content(sparse.csr_array((2, 2)), content, 2.0).toarray().tolist() == [[0, 1], [0, 0]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from tests.training.item_item.histories import N_ITEMS, history
+from tests.training.item_item.histories import N_ITEMS, history, kept_by_hand
 from tests.training.worlds import clips, small
 from training.errors import ConfigurationError
 from training.evaluation import interaction_matrix
@@ -18,7 +18,7 @@ from training.item_item import (
     item_item_weights,
     rp3beta_weights,
     select_weights,
-    with_content,
+    with_share,
     without_selection,
 )
 from training.item_item.ease import ease_table, gram_inverse, weighted_gram
@@ -30,8 +30,8 @@ NO_CONTENT = Content(N_ITEMS, {}, None)
 
 
 def settings(**values: object) -> ItemItemSettings:
-    """The small settings of B, these on top."""
-    return small(item_item={"weight": 1.0, **values}).item_item
+    """The small settings of B with one hop, these on top."""
+    return small(item_item={"weight": 1.0, "two_hop_weight": 0.0, **values}).item_item
 
 
 def made(matrix: sparse.csr_array, **values: object) -> sparse.csr_array:
@@ -50,15 +50,15 @@ class Wanted:
         self.n_asked += 1
         return -float(np.abs((table - self.table).toarray()).sum())
 
-    def best_share(self, table: sparse.csr_array, content: sparse.csr_array) -> tuple[float, float]:
-        return self.quality(with_content(table, content, self.share)), self.share
+    def best_share(self, table: sparse.csr_array, other: sparse.csr_array) -> tuple[float, float]:
+        return self.quality(with_share(table, other, self.share)), self.share
 
 
 class Hopeful(Wanted):
     """One that finds look-alikes a little better than nothing, so that their source is looked into."""
 
-    def best_share(self, table: sparse.csr_array, content: sparse.csr_array) -> tuple[float, float]:
-        quality, share = super().best_share(table, content)
+    def best_share(self, table: sparse.csr_array, other: sparse.csr_array) -> tuple[float, float]:
+        quality, share = super().best_share(table, other)
         return quality + 1e-6, share
 
 
@@ -101,6 +101,26 @@ def test_each_method_takes_its_settings() -> None:
     np.testing.assert_allclose(local.toarray(), table.toarray() * (7.0 / rest), rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["ease", "local"])
+def test_two_hops_are_added_with_their_weight_and_no_row_gets_longer(method: str) -> None:
+    _, matrix = history(5)
+    values = {"method": method, "l2": 7.0, "target_exponent": 0.5, "per_row": 4}
+    one = made(matrix, **values).toarray()
+    reached = one @ one
+    np.fill_diagonal(reached, 0.0)
+    reached = kept_by_hand(reached, 4)
+    scale = 0.5 * one[one > 0].mean() / reached[reached > 0].mean()
+    expected = kept_by_hand(one + scale * reached, 4)
+    assert (expected[one == 0] > 0).any()
+    np.testing.assert_allclose(made(matrix, two_hop_weight=0.5, **values).toarray(), expected, rtol=1e-5)
+
+
+def test_a_walk_of_three_steps_gets_no_two_hops() -> None:
+    _, matrix = history(5)
+    found = made(matrix, method="rp3beta", two_hop_weight=2.0)
+    np.testing.assert_array_equal(found.toarray(), made(matrix, method="rp3beta").toarray())
+
+
 def test_there_is_nothing_for_none_and_nothing_without_interactions() -> None:
     _, matrix = history()
     nobody = sparse.csr_array((3, 4), dtype=np.float32)
@@ -120,16 +140,16 @@ def test_named_content_is_added_with_its_weight() -> None:
     plain = item_item_weights(matrix, replace(values, content="none"), content)
     assert found is not None
     assert plain is not None
-    np.testing.assert_array_equal(found.toarray(), with_content(plain, content.table(source, 3), 0.5).toarray())
+    np.testing.assert_array_equal(found.toarray(), with_share(plain, content.table(source, 3), 0.5).toarray())
     assert (found.toarray() != plain.toarray()).any()
 
 
 # ---- without a validation split --------------------------------------------------------------------------------------
 
 
-def test_without_selection_ease_s_own_exponent_and_no_content_are_taken() -> None:
-    found = without_selection(settings(method="auto", target_exponent=-1.0, content="auto"), 9)
-    assert (found.method, found.target_exponent, found.content) == ("ease", 1.0, "none")
+def test_without_selection_ease_s_own_exponent_one_hop_and_no_content_are_taken() -> None:
+    found = without_selection(settings(method="auto", target_exponent=-1.0, two_hop_weight=-1.0, content="auto"), 9)
+    assert (found.method, found.target_exponent, found.two_hop_weight, found.content) == ("ease", 1.0, 0.0, "none")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +207,7 @@ def test_what_is_given_is_taken_without_asking() -> None:
     for values in (
         {"l2": 7.0, "target_exponent": 1.0},
         {"l2": 7.0, "target_exponent": 0.5, "method": "local"},
+        {"l2": 7.0, "target_exponent": 0.5, "two_hop_weight": 2.0},
         {"method": "rp3beta"},
     ):
         given = settings(**values)
@@ -205,6 +226,34 @@ def test_a_given_lambda_leaves_the_exponent_to_selection() -> None:
     assert wanted.n_asked == len(TARGET_EXPONENTS)
 
 
+@pytest.mark.parametrize("method", ["ease", "local"])
+def test_two_hops_are_added_with_their_best_share_and_left_out_where_they_help_nothing(method: str) -> None:
+    _, matrix = history(5)
+    values = {"method": method, "l2": 7.0, "target_exponent": 1.0, "per_row": 4}
+    given = settings(**values, two_hop_weight=-1.0)
+    for weight in (0.0, 2.0):
+        wanted = made(matrix, **values, two_hop_weight=weight)
+        table, chosen = select_weights(Regressions(matrix, given, NO_CONTENT), Wanted(wanted, share=2.0))
+        assert chosen.two_hop_weight == weight
+        assert table is not None
+        np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+        # A refit makes the same table from the settings alone.
+        np.testing.assert_array_equal(made(matrix, **values, two_hop_weight=weight).toarray(), wanted.toarray())
+
+
+def test_look_alikes_get_a_share_of_their_own_beside_two_hops() -> None:
+    matrix, content, given = with_clips(l2=5.0, target_exponent=1.0, two_hop_weight=-1.0)
+    source = next(source for source in content.sources if source.startswith("features."))
+    resolved = replace(given, method="ease", two_hop_weight=2.0, content=source, content_weight=2.0, content_gram=0.0)
+    wanted = item_item_weights(matrix, resolved, content)
+    assert wanted is not None
+    regressions = Regressions(matrix, replace(given, content=source), content)
+    table, chosen = select_weights(regressions, Wanted(wanted, share=2.0))
+    assert chosen == resolved
+    assert table is not None
+    np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+
+
 def test_the_best_source_of_content_is_taken_with_its_share_and_none_where_none_helps() -> None:
     data = clips()
     matrix = interaction_matrix(data.train, data.n_users, data.n_items)
@@ -213,7 +262,7 @@ def test_the_best_source_of_content_is_taken_with_its_share_and_none_where_none_
     assert plain is not None
     given = settings(target_exponent=1.0, n_neighbors=3)
     for source in content.sources[:2]:
-        wanted = with_content(plain, content.table(source, 3), 2.0)
+        wanted = with_share(plain, content.table(source, 3), 2.0)
         table, chosen = select_weights(Regressions(matrix, given, content), Wanted(wanted, share=2.0))
         assert (chosen.content, chosen.content_weight) == (source, 2.0)
         assert table is not None

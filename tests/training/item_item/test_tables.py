@@ -14,6 +14,9 @@ from training.item_item import (
     largest_of_dense,
     table_matrix,
     table_scores,
+    tables,
+    two_hops,
+    with_share,
 )
 
 NO_CONTENT = Content(9, {}, None)
@@ -44,6 +47,28 @@ def test_columns_are_scaled_before_the_largest_entries_are_found() -> None:
 def test_of_equal_sparse_entries_the_earlier_columns_are_kept() -> None:
     dense = np.array([[1.0, 2.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     assert largest_entries(sparse.csr_array(dense), 2).toarray().tolist() == [[1, 2, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("per_row", [1, 4, 50])
+@pytest.mark.parametrize("chunk", [2, 1024])
+def test_two_hops_are_the_largest_entries_of_the_square_without_its_diagonal(
+    monkeypatch: pytest.MonkeyPatch, per_row: int, chunk: int
+) -> None:
+    monkeypatch.setattr(tables, "CHUNK", chunk)
+    table = made()
+    square = (table @ table).toarray()
+    assert square.diagonal().any()
+    np.fill_diagonal(square, 0.0)
+    np.testing.assert_allclose(two_hops(table, per_row).toarray(), kept_by_hand(square, per_row), rtol=1e-6)
+
+
+def test_a_share_is_added_in_units_of_the_table_s_mean_entry() -> None:
+    table = sparse.csr_array(np.array([[0, 4.0], [2.0, 0]]))
+    other = sparse.csr_array(np.array([[0, 0.5], [0, 0]]))
+    # Means 3 and 0.5: half the weight is 1.5 / 0.5 times the other.
+    assert with_share(table, other, 0.5).toarray().tolist() == [[0, 5.5], [2, 0]]
+    assert with_share(table, other, 0.0) is table
+    assert with_share(sparse.csr_array((2, 2)), other, 2.0).toarray().tolist() == [[0, 1], [0, 0]]
 
 
 def test_the_kernel_s_table_is_the_weight_times_the_entries_and_reads_back() -> None:
