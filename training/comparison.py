@@ -168,6 +168,8 @@ def describe(epochs: int, chosen: Mapping[str, Any]) -> str:
         parts.append(f"{chosen['n_neighbors']} neighbors, shrink {chosen['shrink']:g}")
     if chosen.get("table_weight", 0) > 0:
         parts.append(f"B × {chosen['table_weight']:.4g}")
+    if chosen.get("mean_of"):
+        parts.append(_describe_mean(chosen["mean_of"]))
     if chosen.get("l2", -1) > 0:
         parts.append(f"λ = {chosen['l2']:g}")
     if chosen.get("two_hop_weight", 0) > 0:
@@ -176,6 +178,14 @@ def describe(epochs: int, chosen: Mapping[str, Any]) -> str:
         parts.append(f"content {chosen['content']}")
         parts += [f"{sign} = {chosen[key]:g}" for sign, key in _OF_CONTENT if chosen.get(key, 0) > 0]
     return ", ".join(parts)
+
+
+def _describe_mean(choices: Sequence[Mapping[str, Any]]) -> str:
+    """How many tables B is the mean of, their λ and contents."""
+    l2s = sorted({choice["l2"] for choice in choices})
+    contents = sorted({choice["content"] for choice in choices} - {"none"})
+    spread = f"λ = {l2s[0]:g}" + (f" to {l2s[-1]:g}" if len(l2s) > 1 else "")
+    return f"mean of {len(choices)} tables, {spread}" + (f", content {' and '.join(contents)}" if contents else "")
 
 
 def _popularity(task: Task) -> Iterator[Candidate]:
@@ -233,6 +243,7 @@ def train_candidates(name: str, settings: TrainingSettings, task: Task) -> Itera
         "content": table.content,
         "content_gram": table.content_gram,
         "content_weight": table.content_weight,
+        "mean_of": [asdict(choice) for choice in table.mean_of],
     }
     yield Candidate(name, with_table, without, trained.fit.best_epoch, chosen, trained.settings)
 

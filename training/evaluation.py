@@ -104,6 +104,18 @@ class Split:
         """The split with no more users than are needed to compare models, spread over all of its users."""
         return replace(self, users=self.users[:: max(1, -(-len(self.users) // most))])
 
+    def parts(self, n_parts: int, share: float, most: int) -> list[Split]:
+        """The split with `share` of its users at most, drawn at random without replacement, several times.
+
+        Args:
+            n_parts: how often.
+            share: of the users.
+            most: users of a part.
+        """
+        size = min(most, max(1, round(share * len(self.users))))
+        rng = np.random.default_rng(0)
+        return [replace(self, users=np.sort(rng.permutation(self.users)[:size])) for _ in range(n_parts)]
+
     def n_relevant(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) how many items of the split some users have."""
         return np.diff(self.truth.indptr)[users].astype(np.int64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from training.data.dataset import DataSet
-from training.evaluation import Split, evaluate, interaction_matrix, scores_of
+from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix, scores_of
 from training.fitting import SELECTED_BY, WITH_TABLE, Fit, Kept, hold
 from training.item_item import (
     BesideScores,
@@ -20,7 +20,7 @@ from training.item_item import (
     Regressions,
     item_item_weights,
     ndcg_beside,
-    select_weights,
+    select_mean,
     without_selection,
 )
 from training.models.recommender import Recommender
@@ -29,6 +29,8 @@ from training.settings import ItemItemSettings, TrainingSettings
 
 # Weights of B that are tried, at most.
 _TRIES = 15
+# What part of the validation users a table is selected on where several are, and how many of them at most.
+_PART, _MOST_OF_PART = 0.6, 2048
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def preliminary_table(regressions: Regressions, split: Split) -> BesideTable | N
     def scores(users: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.tile(popularity, (len(users), 1))
 
-    table, _ = select_weights(regressions, BesideScores(scores, history, split))
+    table, _ = _select_beside(scores, regressions, split)
     return None if table is None else BesideTable(table, history, split)
 
 
@@ -198,7 +200,15 @@ def select_table(
         return None, regressions.settings  # made for nothing
     history = regressions.interactions
     scores = scores_of(embeddings, history.shape[0], history, None)
-    return select_weights(regressions, BesideScores(scores, history, split))
+    return _select_beside(scores, regressions, split)
+
+
+def _select_beside(
+    scores: ScoreUsers, regressions: Regressions, split: Split
+) -> tuple[sparse.csr_array | None, ItemItemSettings]:
+    n_selections = regressions.settings.n_selections
+    parts = [split] if n_selections == 1 else split.parts(n_selections, _PART, _MOST_OF_PART)
+    return select_mean(regressions, (BesideScores(scores, regressions.interactions, part) for part in parts))
 
 
 def choose_weight(

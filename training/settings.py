@@ -185,6 +185,22 @@ class OptimiserSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class TableSettings(_Checked):
+    """One of the tables that B is the mean of: what `ItemItemSettings` calls by the same names, resolved."""
+
+    # Read by pydantic, which knows dataclasses: a misspelt name is refused.
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    weight: float = setting(1.0, "Of the table, beside the others'.", ge=0.0)
+    l2: float = setting(-1.0, "The regression's λ.", ge=-1.0)
+    target_exponent: float = setting(-1.0, "How far an entry is divided by what is known about its target.", le=1.0)
+    two_hop_weight: float = setting(0.0, "Weight of two hops.", ge=0.0)
+    content: str = setting("none", "By what content items are alike.")
+    content_weight: float = setting(0.0, "Weight of the look-alikes.", ge=0.0)
+    content_gram: float = setting(0.0, "How much likeness by content weighs in the regression.", ge=0.0)
+
+
+@dataclass(frozen=True)
 class ItemItemSettings(_Checked):
     """The item-item table B (D10)."""
 
@@ -237,6 +253,16 @@ class ItemItemSettings(_Checked):
     )
     n_neighbors: int = setting(50, "Look-alikes of an item.", ge=1, le=10_000)
     weight: float = setting(-1.0, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=-1.0)
+    n_selections: int = setting(
+        8,
+        "How often what is left open is selected, each time on a random part of the validation users; B is the mean of "
+        "the tables. 1 selects once, on all of them.",
+        ge=1,
+        le=64,
+    )
+    mean_of: tuple[TableSettings, ...] = setting(
+        (), "The tables that B is the mean of, in place of what is named for one above; training writes it."
+    )
 
 
 @dataclass(frozen=True)

@@ -193,3 +193,8 @@ def test_what_was_chosen_is_one_short_text() -> None:
     assert describe(2, {"content": "none", "content_weight": 0.0}) == "2 epochs"
     assert describe(2, {"l2": 50.0, "two_hop_weight": 0.5}) == "2 epochs, λ = 50, two hops 0.5"
     assert describe(2, {"two_hop_weight": 0.0}) == "2 epochs"
+    members = [{"l2": 20.0, "content": "none"}, {"l2": 50.0, "content": "features"}]
+    assert describe(2, {"l2": -1.0, "mean_of": members}) == (
+        "2 epochs, mean of 2 tables, λ = 20 to 50, content features"
+    )
+    assert describe(0, {"mean_of": members[:1]}) == "mean of 1 tables, λ = 20"

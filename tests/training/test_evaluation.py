@@ -268,6 +268,19 @@ def test_a_split_without_users_has_no_means_and_says_zero_users() -> None:
     assert told["standard_errors"] == {}
 
 
+def test_parts_of_a_split_are_drawn_at_random_and_are_the_same_each_time() -> None:
+    _, wanted, masked = random_world()
+    split = Split.of(interactions(wanted), interactions(masked), N_USERS, N_ITEMS)
+    parts = [part.users.tolist() for part in split.parts(3, 0.6, 100)]
+    assert [part.users.tolist() for part in split.parts(3, 0.6, 100)] == parts
+    for users in parts:
+        assert len(users) == round(0.6 * len(split.users))
+        assert users == sorted(set(users))
+        assert set(users) < set(split.users.tolist())
+    assert len({tuple(users) for users in parts}) == 3
+    assert [len(part.users) for part in split.parts(2, 0.6, 2)] == [2, 2]
+
+
 def test_a_sample_of_a_split_is_spread_over_its_users_and_holds_no_more_than_wanted() -> None:
     _, wanted, masked = random_world()
     split = Split.of(interactions(wanted), interactions(masked), N_USERS, N_ITEMS)

@@ -175,5 +175,7 @@ def _frozen(value: Any) -> Any:
 def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(one) for one in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key} = {_toml(one)}' for key, one in value.items())}}}"
     # JSON's booleans, numbers and strings are TOML's.
     return json.dumps(value, ensure_ascii=False)

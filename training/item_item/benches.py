@@ -135,7 +135,7 @@ class BesideScores:
         Args:
             scores: the other part's scores.
             history: (I, J) Y of the training interactions.
-            split: the validation split.
+            split: the validation split, or a part of it.
         """
         sample = split.sample()
         self._portions, self._source = list(_portions(split, sample.users, history)), scores
@@ -148,6 +148,10 @@ class BesideScores:
         if table.nnz == 0:
             return _mean([portion.ndcg(self._scores(row).best) for row, portion in enumerate(self._portions)])
         return self._best_of_table(table)[0]
+
+    def best_weight(self, table: sparse.csr_array) -> float:
+        """The table's best weight, 1 where it is empty."""
+        return self._best_of_table(table)[1] if table.nnz else 1.0
 
     def best_share(self, table: sparse.csr_array, other: sparse.csr_array) -> tuple[float, float]:
         """(quality, share) with the table's weight as it is best without the other, which comes on top."""

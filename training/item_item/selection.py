@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
 
@@ -15,7 +15,7 @@ from training.item_item.ease import ease_table, gram_inverse, weighted_gram
 from training.item_item.local import local_table
 from training.item_item.rp3beta import rp3beta_weights
 from training.item_item.tables import largest_entries, two_hops, with_share
-from training.settings import ItemItemSettings
+from training.settings import ItemItemSettings, TableSettings
 
 # λ from which EASE's is selected on validation; published figures lie between 20 and 1000 (Steck, WWW 2019).
 EASE_L2 = (20.0, 50.0, 100.0, 200.0, 500.0)
@@ -34,6 +34,9 @@ class Bench(Protocol):
 
     def quality(self, table: sparse.csr_array) -> float:
         """How good the table is, at its best weight; higher is better."""
+
+    def best_weight(self, table: sparse.csr_array) -> float:
+        """The table's best weight."""
 
     def best_share(self, table: sparse.csr_array, other: sparse.csr_array) -> tuple[float, float]:
         """(quality, share): how good `with_share` of the two is, at its best share of the other."""
@@ -57,6 +60,10 @@ def without_selection(settings: ItemItemSettings, n_items: int) -> ItemItemSetti
     settings = replace(settings, method=resolved_method(settings, n_items))
     if settings.method == "none" or settings.weight == 0:
         return settings
+    if settings.mean_of:
+        if settings.weight < 0:
+            raise _unselectable("weight", settings.weight, 64)
+        return settings
     if settings.target_exponent < 0:
         settings = replace(settings, target_exponent=1.0)
     if settings.two_hop_weight < 0 or settings.method == "rp3beta":
@@ -72,11 +79,15 @@ def without_selection(settings: ItemItemSettings, n_items: int) -> ItemItemSetti
         open_ones.append(("content_weight", settings.content_weight < 0, 1))
     for name, is_open, example in open_ones:
         if is_open:
-            raise ConfigurationError(
-                f"item_item.{name} = {getattr(settings, name):g}: it can only be selected on a validation split, and "
-                f"there is none here. Set it (--set item_item.{name}={example}) or bring a validation split."
-            )
+            raise _unselectable(name, getattr(settings, name), example)
     return settings
+
+
+def _unselectable(name: str, value: float, example: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"item_item.{name} = {value:g}: it can only be selected on a validation split, and there is none here. Set it "
+        f"(--set item_item.{name}={example}) or bring a validation split."
+    )
 
 
 def item_item_weights(
@@ -99,11 +110,22 @@ def item_item_weights(
     if settings.method == "none" or interactions.nnz == 0:
         return None
     regressions = Regressions(interactions, settings, content)
-    (table,) = regressions.tables(settings.l2, settings.content, settings.content_gram)
-    table = regressions.with_two_hops(table, settings.two_hop_weight)
-    if settings.content == "none" or settings.content_weight == 0:
-        return table
-    return with_share(table, content.table(settings.content, settings.n_neighbors), settings.content_weight)
+    if settings.mean_of:
+        return regressions.mean(settings.mean_of)
+    return regressions.table(_choice(settings))
+
+
+def _choice(settings: ItemItemSettings, weight: float = 1.0) -> TableSettings:
+    """What the settings name, nothing open, for one table."""
+    return TableSettings(
+        weight=weight,
+        l2=settings.l2,
+        target_exponent=settings.target_exponent,
+        two_hop_weight=max(settings.two_hop_weight, 0.0),
+        content=settings.content,
+        content_weight=max(settings.content_weight, 0.0),  # open where there is no content
+        content_gram=max(settings.content_gram, 0.0),
+    )
 
 
 class Regressions:
@@ -120,7 +142,9 @@ class Regressions:
         self.interactions, self.content = interactions, content
         self.settings = replace(settings, method=resolved_method(settings, interactions.shape[1]))
         exponent = settings.target_exponent
-        self.exponents = TARGET_EXPONENTS if exponent < 0 else (exponent,)
+        self.exponents: tuple[float, ...] = TARGET_EXPONENTS if exponent < 0 else (exponent,)
+        if settings.mean_of:
+            self.exponents = tuple(dict.fromkeys(choice.target_exponent for choice in settings.mean_of))
         self._made: dict[tuple[float, str, float], list[sparse.csr_array]] = {}
 
     @property
@@ -140,6 +164,23 @@ class Regressions:
         if key not in self._made:
             self._made[key] = self._make(*key)
         return self._made[key]
+
+    def table(self, choice: TableSettings) -> sparse.csr_array:
+        """The table of a choice, before its weight."""
+        tables = self.tables(choice.l2, choice.content, choice.content_gram)
+        table = tables[self.exponents.index(choice.target_exponent) if self.is_regression else 0]
+        table = self.with_two_hops(table, choice.two_hop_weight)
+        if choice.content == "none" or choice.content_weight == 0:
+            return table
+        return with_share(table, self.near(choice.content), choice.content_weight)
+
+    def mean(self, choices: Sequence[TableSettings]) -> sparse.csr_array:
+        """The mean of tables by their weights, at most `per_row` + `n_neighbors` entries a row."""
+        total = sum(choice.weight for choice in choices)
+        mean = sparse.csr_array(self.interactions.shape[1:] * 2, dtype=np.float32)
+        for choice in choices:
+            mean = sparse.csr_array(mean + np.float32(choice.weight / total) * self.table(choice))
+        return largest_entries(mean, self.settings.per_row + self.settings.n_neighbors)
 
     def with_two_hops(self, table: sparse.csr_array, weight: float) -> sparse.csr_array:
         """The table + weight × `two_hops` of it, as many entries a row as it had."""
@@ -194,6 +235,34 @@ def select_weights(regressions: Regressions, bench: Bench) -> tuple[sparse.csr_a
     # Look-alikes of a table without content: their share is known where nothing came between.
     share = added if taken_in is None and hops == 0 else search.share(table, source)
     return with_share(table, regressions.near(source), share), search.settings_of(best, hops, source, share)
+
+
+def select_mean(regressions: Regressions, benches: Iterable[Bench]) -> tuple[sparse.csr_array | None, ItemItemSettings]:
+    """The mean of what `select_weights` chooses on each of some benches, and the settings that make it again.
+
+    Bagging (Breiman, Machine Learning 24, 1996): which table is the best on a few thousand users is chance to a good
+    part, and the mean of several good ones is better than any of them.
+
+    Args:
+        regressions: the tables to select from.
+        benches: how good a table is on a part of validation each; looked at one after the other.
+    """
+    settings = regressions.settings
+    if settings.mean_of:
+        return regressions.mean(settings.mean_of), settings
+    weights: dict[TableSettings, float] = {}
+    table, chosen = None, settings
+    for bench in benches:
+        table, chosen = select_weights(regressions, bench)
+        if table is None:
+            return None, chosen
+        choice = _choice(chosen)
+        weights[choice] = weights.get(choice, 0.0) + bench.best_weight(table)
+    if len(weights) < 2:
+        return table, chosen
+    total = sum(weights.values())
+    choices = tuple(replace(choice, weight=weight / total) for choice, weight in weights.items())
+    return regressions.mean(choices), replace(settings, mean_of=choices)
 
 
 class _Search:

@@ -56,16 +56,19 @@ def make_model(
 def uses_features(settings: TrainingSettings) -> bool:
     """Whether feature vectors enter the model itself or B, so that a retrain needs them again."""
     in_model = settings.model.kind == "diffmm" or "multimodal" in settings.model.views
-    return in_model or _content_of_table(settings).startswith("features")
+    return in_model or any(content.startswith("features") for content in _contents_of_table(settings))
 
 
 def uses_relations(settings: TrainingSettings) -> bool:
     """Whether B has look-alikes by the knowledge graph, so that a retrain needs it even where the model does not."""
-    return _content_of_table(settings).startswith("relation")
+    return any(content.startswith("relation") for content in _contents_of_table(settings))
 
 
-def _content_of_table(settings: TrainingSettings) -> str:
-    return settings.item_item.content if settings.item_item.weight != 0 else "none"
+def _contents_of_table(settings: TrainingSettings) -> list[str]:
+    table = settings.item_item
+    if table.weight == 0:
+        return []
+    return [choice.content for choice in table.mean_of] or [table.content]
 
 
 def _kdiffe(

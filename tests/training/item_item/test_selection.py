@@ -17,6 +17,7 @@ from training.item_item import (
     climb,
     item_item_weights,
     rp3beta_weights,
+    select_mean,
     select_weights,
     with_share,
     without_selection,
@@ -24,7 +25,7 @@ from training.item_item import (
 from training.item_item.ease import ease_table, gram_inverse, weighted_gram
 from training.item_item.local import local_table
 from training.item_item.selection import TARGET_EXPONENTS
-from training.settings import ItemItemSettings
+from training.settings import ItemItemSettings, TableSettings
 
 NO_CONTENT = Content(N_ITEMS, {}, None)
 
@@ -49,6 +50,9 @@ class Wanted:
     def quality(self, table: sparse.csr_array) -> float:
         self.n_asked += 1
         return -float(np.abs((table - self.table).toarray()).sum())
+
+    def best_weight(self, table: sparse.csr_array) -> float:
+        return 3.0
 
     def best_share(self, table: sparse.csr_array, other: sparse.csr_array) -> tuple[float, float]:
         return self.quality(with_share(table, other, self.share)), self.share
@@ -252,6 +256,49 @@ def test_look_alikes_get_a_share_of_their_own_beside_two_hops() -> None:
     assert chosen == resolved
     assert table is not None
     np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+
+
+def test_b_is_the_mean_of_what_each_bench_prefers_by_their_best_weights() -> None:
+    matrix, content, given = with_clips(l2=-1.0, two_hop_weight=-1.0, per_row=4)
+    first = replace(given, l2=20.0, target_exponent=0.5, two_hop_weight=0.0, content="none")
+    second = replace(first, l2=200.0, target_exponent=0.0)
+    tables = [item_item_weights(matrix, one, content) for one in (first, second)]
+    assert all(table is not None for table in tables)
+    regressions = Regressions(matrix, replace(given, content="none"), content)
+    benches = [Wanted(tables[place]) for place in (0, 1, 0)]  # type: ignore[arg-type]
+    found, chosen = select_mean(regressions, benches)
+    names = [(one.l2, one.target_exponent, one.two_hop_weight) for one in chosen.mean_of]
+    assert names == [(20.0, 0.5, 0.0), (200.0, 0.0, 0.0)]
+    assert [one.weight for one in chosen.mean_of] == pytest.approx([2 / 3, 1 / 3])
+    dense = 2 / 3 * tables[0].toarray() + 1 / 3 * tables[1].toarray()  # type: ignore[union-attr]
+    assert found is not None
+    np.testing.assert_allclose(found.toarray(), kept_by_hand(dense, 4 + 3), rtol=1e-5, atol=1e-7)
+    # A refit makes the same table from the settings alone, and nothing of it is selected again.
+    again = item_item_weights(matrix, chosen, content)
+    assert again is not None
+    np.testing.assert_array_equal(again.toarray(), found.toarray())
+    kept, same = select_mean(Regressions(matrix, chosen, content), [Never(matrix)])
+    assert kept is not None
+    np.testing.assert_array_equal(kept.toarray(), found.toarray())
+    assert same == replace(chosen, method="ease")
+
+
+def test_where_all_benches_agree_there_is_one_table() -> None:
+    _, matrix = history(5)
+    wanted = made(matrix, l2=50.0, target_exponent=1.0)
+    regressions = Regressions(matrix, settings(l2=-1.0), NO_CONTENT)
+    table, chosen = select_mean(regressions, [Wanted(wanted), Wanted(wanted)])
+    assert (chosen.l2, chosen.target_exponent, chosen.mean_of) == (50.0, 1.0, ())
+    assert table is not None
+    np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+    assert select_mean(Regressions(matrix, settings(method="none"), NO_CONTENT), [Never(matrix)])[0] is None
+
+
+def test_without_selection_a_mean_needs_its_weight_alone() -> None:
+    given = settings(l2=-1.0, weight=2.0, mean_of=[TableSettings(l2=5.0, target_exponent=1.0)])
+    assert without_selection(given, 9) == replace(given, method="ease")
+    with pytest.raises(ConfigurationError, match=r"item_item\.weight = -1: .*--set item_item\.weight=64"):
+        without_selection(replace(given, weight=-1.0), 9)
 
 
 def test_the_best_source_of_content_is_taken_with_its_share_and_none_where_none_helps() -> None:
