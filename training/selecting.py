@@ -29,7 +29,7 @@ from training.settings import ItemItemSettings, TrainingSettings
 
 # Weights of B that are tried, at most.
 _TRIES = 15
-# What part of the validation users a table is selected on where several are, and how many of them at most.
+# What part of the validation users one of several tables is selected on, and how many of them at most.
 _PART, _MOST_OF_PART = 0.6, 2048
 
 
@@ -206,9 +206,11 @@ def select_table(
 def _select_beside(
     scores: ScoreUsers, regressions: Regressions, split: Split
 ) -> tuple[sparse.csr_array | None, ItemItemSettings]:
-    n_selections = regressions.settings.n_selections
-    parts = [split] if n_selections == 1 else split.parts(n_selections, _PART, _MOST_OF_PART)
-    return select_mean(regressions, (BesideScores(scores, regressions.interactions, part) for part in parts))
+    history, n_selections = regressions.interactions, regressions.settings.n_selections
+    parts = split.parts(n_selections, _PART, _MOST_OF_PART) if n_selections > 1 else []
+    return select_mean(
+        regressions, BesideScores(scores, history, split), (BesideScores(scores, history, part) for part in parts)
+    )
 
 
 def choose_weight(

@@ -255,8 +255,8 @@ class ItemItemSettings(_Checked):
     weight: float = setting(-1.0, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=-1.0)
     n_selections: int = setting(
         8,
-        "How often what is left open is selected, each time on a random part of the validation users; B is the mean of "
-        "the tables. 1 selects once, on all of them.",
+        "How often what is left open is selected, each time on another random part of the validation users; B is the "
+        "mean of the tables. 1 takes what is best on all of them.",
         ge=1,
         le=64,
     )

@@ -146,6 +146,7 @@ class Regressions:
         if settings.mean_of:
             self.exponents = tuple(dict.fromkeys(choice.target_exponent for choice in settings.mean_of))
         self._made: dict[tuple[float, str, float], list[sparse.csr_array]] = {}
+        self._hops: dict[int, tuple[sparse.csr_array, sparse.csr_array]] = {}
 
     @property
     def is_regression(self) -> bool:
@@ -186,8 +187,13 @@ class Regressions:
         """The table + weight × `two_hops` of it, as many entries a row as it had."""
         if weight <= 0:
             return table
-        per_row = self.settings.per_row
-        return largest_entries(with_share(table, two_hops(table, per_row), weight), per_row)
+        return largest_entries(with_share(table, self.two_hops(table), weight), self.settings.per_row)
+
+    def two_hops(self, table: sparse.csr_array) -> sparse.csr_array:
+        """(J, J) `two_hops` of one of the tables."""
+        if id(table) not in self._hops:  # kept with the table, so that no other gets its id
+            self._hops[id(table)] = (table, two_hops(table, self.settings.per_row))
+        return self._hops[id(table)][1]
 
     def near(self, source: str) -> sparse.csr_array:
         """(J, J) the look-alikes by a source."""
@@ -221,44 +227,36 @@ def select_weights(regressions: Regressions, bench: Bench) -> tuple[sparse.csr_a
         regressions: the tables to select from.
         bench: how good a table is on validation.
     """
-    settings = regressions.settings
-    if settings.method == "none" or regressions.interactions.nnz == 0:
-        return None, settings
-    search = _Search(regressions, bench)
-    plain = search.plain()
-    source, added, quality = search.source(plain)
-    taken_in = None if source == "none" else search.with_gram(plain.l2, source, quality)
-    best = taken_in or plain
-    table, hops = search.two_hops(best.table)
-    if source == "none":
-        return table, search.settings_of(best, hops, source, 0.0)
-    # Look-alikes of a table without content: their share is known where nothing came between.
-    share = added if taken_in is None and hops == 0 else search.share(table, source)
-    return with_share(table, regressions.near(source), share), search.settings_of(best, hops, source, share)
+    return _Search(regressions, bench).run()
 
 
-def select_mean(regressions: Regressions, benches: Iterable[Bench]) -> tuple[sparse.csr_array | None, ItemItemSettings]:
-    """The mean of what `select_weights` chooses on each of some benches, and the settings that make it again.
+def select_mean(
+    regressions: Regressions, bench: Bench, parts: Iterable[Bench] = ()
+) -> tuple[sparse.csr_array | None, ItemItemSettings]:
+    """The mean of what is best on each of some parts of validation, and the settings that make it again.
 
     Bagging (Breiman, Machine Learning 24, 1996): which table is the best on a few thousand users is chance to a good
-    part, and the mean of several good ones is better than any of them.
+    part, and the mean of several good ones is better than any of them. Each part chooses among the regressions that
+    `select_weights` asks about on the whole, with two hops and look-alikes of its own.
 
     Args:
         regressions: the tables to select from.
-        benches: how good a table is on a part of validation each; looked at one after the other.
+        bench: how good a table is on validation.
+        parts: how good it is on a part of it each, looked at one after the other; without any, what is best on the
+            whole is taken.
     """
     settings = regressions.settings
     if settings.mean_of:
         return regressions.mean(settings.mean_of), settings
+    search = _Search(regressions, bench)
+    table, chosen = search.run()
+    if table is None:
+        return None, chosen
     weights: dict[TableSettings, float] = {}
-    table, chosen = None, settings
-    for bench in benches:
-        table, chosen = select_weights(regressions, bench)
-        if table is None:
-            return None, chosen
-        choice = _choice(chosen)
-        weights[choice] = weights.get(choice, 0.0) + bench.best_weight(table)
-    if len(weights) < 2:
+    for part in parts:
+        found, choice = _Search(regressions, part).run_among(search.asked, chosen)
+        weights[_choice(choice)] = weights.get(_choice(choice), 0.0) + part.best_weight(found)
+    if not weights or list(weights) == [_choice(chosen)]:
         return table, chosen
     total = sum(weights.values())
     choices = tuple(replace(choice, weight=weight / total) for choice, weight in weights.items())
@@ -270,13 +268,37 @@ class _Search:
 
     def __init__(self, regressions: Regressions, bench: Bench) -> None:
         self._regressions, self._bench, self._settings = regressions, bench, regressions.settings
+        # (λ, source, α) of the regressions that were asked about, source "none" and α 0 for those without content.
+        self.asked: list[tuple[float, str, float]] = []
+
+    def run(self) -> tuple[sparse.csr_array | None, ItemItemSettings]:
+        """All steps."""
+        if self._settings.method == "none" or self._regressions.interactions.nnz == 0:
+            return None, self._settings
+        plain = self.plain()
+        source, added, quality = self.source(plain)
+        taken_in = None if source == "none" else self.with_gram(plain.l2, source, quality)
+        return self.finished(taken_in or plain, source, None if taken_in else added)
+
+    def run_among(
+        self, asked: Sequence[tuple[float, str, float]], chosen: ItemItemSettings
+    ) -> tuple[sparse.csr_array, ItemItemSettings]:
+        """The steps with no other regressions than those that were asked about on the way to a choice.
+
+        Where that takes in content, its source stays: of others there are no regressions.
+        """
+        taken_in = chosen.content_gram > 0
+        best = max((self._candidate(*key) for key in dict.fromkeys(asked) if taken_in == (key[2] > 0)), key=_quality)
+        if taken_in:
+            return self.finished(best, chosen.content, None)
+        source, added, _ = self.source(best)
+        return self.finished(best, source, added)
 
     def plain(self) -> _Candidate:
         """The best table without content."""
         settings = self._settings
         if not self._regressions.is_regression:
-            (table,) = self._regressions.tables(settings.l2)
-            return _Candidate(table, settings.target_exponent, settings.l2, 0.0, -np.inf)
+            return self._candidate(settings.l2, "none", 0.0)
         return climb(self._of_l2("none", 0.0), _quality, self._l2s)[0]
 
     def source(self, plain: _Candidate) -> tuple[str, float, float]:
@@ -325,6 +347,21 @@ class _Search:
             return best
         return None
 
+    def finished(self, best: _Candidate, source: str, added: float | None) -> tuple[sparse.csr_array, ItemItemSettings]:
+        """The table with its best shares of two hops and of look-alikes, and its settings.
+
+        Args:
+            best: the regression.
+            source: of the look-alikes.
+            added: their best share beside the regression alone, None where it is not known.
+        """
+        table, hops = self.two_hops(best.table)
+        if source == "none":
+            return table, self.settings_of(best, hops, source, 0.0)
+        share = added if added is not None and hops == 0 else self.share(table, source)
+        table = with_share(table, self._regressions.near(source), share)
+        return table, self.settings_of(best, hops, source, share)
+
     def two_hops(self, table: sparse.csr_array) -> tuple[sparse.csr_array, float]:
         """The table with the share of two hops that is best, and that share; 0 where none helps."""
         weight, regressions = self._settings.two_hop_weight, self._regressions
@@ -332,7 +369,7 @@ class _Search:
             return table, 0.0
         if weight > 0:
             return regressions.with_two_hops(table, weight), weight
-        _, share = self._bench.best_share(table, two_hops(table, self._settings.per_row))
+        _, share = self._bench.best_share(table, regressions.two_hops(table))
         found = regressions.with_two_hops(table, share)
         return (found, share) if self._bench.quality(found) > self._bench.quality(table) else (table, 0.0)
 
@@ -375,9 +412,11 @@ class _Search:
 
     def _candidate(self, l2: float, source: str, content_gram: float) -> _Candidate:
         """The table of the best exponent."""
+        self.asked.append((l2, source, content_gram) if content_gram > 0 else (l2, "none", 0.0))
         tables, exponents = self._regressions.tables(l2, source, content_gram), self._regressions.exponents
         settings = self._settings
-        if len(tables) == 1 and settings.l2 > 0 and (content_gram == 0 or settings.content_gram > 0):
+        given = settings.l2 > 0 and (content_gram == 0 or settings.content_gram > 0)
+        if len(tables) == 1 and (given or not self._regressions.is_regression):
             return _Candidate(tables[0], exponents[0], l2, content_gram, 0.0)
         found = [
             _Candidate(table, p, l2, content_gram, self._bench.quality(table))

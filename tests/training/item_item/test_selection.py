@@ -258,17 +258,17 @@ def test_look_alikes_get_a_share_of_their_own_beside_two_hops() -> None:
     np.testing.assert_array_equal(table.toarray(), wanted.toarray())
 
 
-def test_b_is_the_mean_of_what_each_bench_prefers_by_their_best_weights() -> None:
-    matrix, content, given = with_clips(l2=-1.0, two_hop_weight=-1.0, per_row=4)
-    first = replace(given, l2=20.0, target_exponent=0.5, two_hop_weight=0.0, content="none")
-    second = replace(first, l2=200.0, target_exponent=0.0)
+@pytest.mark.parametrize("method", ["ease", "local"])
+def test_b_is_the_mean_of_what_each_part_prefers_by_their_best_weights(method: str) -> None:
+    matrix, content, given = with_clips(method=method, l2=-1.0, two_hop_weight=-1.0, per_row=4, content="none")
+    first = replace(given, l2=50.0, target_exponent=0.5, two_hop_weight=0.0)
+    second = replace(first, l2=100.0, target_exponent=0.0)
     tables = [item_item_weights(matrix, one, content) for one in (first, second)]
-    assert all(table is not None for table in tables)
-    regressions = Regressions(matrix, replace(given, content="none"), content)
-    benches = [Wanted(tables[place]) for place in (0, 1, 0)]  # type: ignore[arg-type]
-    found, chosen = select_mean(regressions, benches)
+    regressions = Regressions(matrix, given, content)
+    whole, *parts = [Wanted(tables[place]) for place in (0, 0, 1, 0)]  # type: ignore[arg-type]
+    found, chosen = select_mean(regressions, whole, parts)
     names = [(one.l2, one.target_exponent, one.two_hop_weight) for one in chosen.mean_of]
-    assert names == [(20.0, 0.5, 0.0), (200.0, 0.0, 0.0)]
+    assert names == [(50.0, 0.5, 0.0), (100.0, 0.0, 0.0)]
     assert [one.weight for one in chosen.mean_of] == pytest.approx([2 / 3, 1 / 3])
     dense = 2 / 3 * tables[0].toarray() + 1 / 3 * tables[1].toarray()  # type: ignore[union-attr]
     assert found is not None
@@ -277,21 +277,51 @@ def test_b_is_the_mean_of_what_each_bench_prefers_by_their_best_weights() -> Non
     again = item_item_weights(matrix, chosen, content)
     assert again is not None
     np.testing.assert_array_equal(again.toarray(), found.toarray())
-    kept, same = select_mean(Regressions(matrix, chosen, content), [Never(matrix)])
+    kept, same = select_mean(Regressions(matrix, chosen, content), Never(matrix), [Never(matrix)])
     assert kept is not None
     np.testing.assert_array_equal(kept.toarray(), found.toarray())
-    assert same == replace(chosen, method="ease")
+    assert same == chosen
 
 
-def test_where_all_benches_agree_there_is_one_table() -> None:
+def test_parts_choose_among_the_regressions_that_the_whole_asks_about_whatever_was_made_before() -> None:
+    matrix, content, given = with_clips(l2=-1.0, content="relations")
+    resolved = replace(given, method="ease", l2=50.0, target_exponent=0.5, content_weight=0.0, content_gram=3.0)
+    wanted = item_item_weights(matrix, resolved, content)
+    far = item_item_weights(matrix, replace(resolved, l2=500.0, content_gram=100.0), content)
+    assert wanted is not None
+    assert far is not None
+    found = []
+    for made_before in (False, True):
+        regressions = Regressions(matrix, given, content)
+        if made_before:
+            regressions.tables(500.0, "relations", 100.0)
+        _, chosen = select_mean(regressions, Hopeful(wanted, share=0.0), [Hopeful(far, share=0.0)])
+        found.append(chosen)
+    assert found[0] == found[1]
+    (choice,) = found[0].mean_of
+    assert choice.content == "relations"
+    assert 3.0 < choice.content_gram < 100.0  # the nearest to it of those
+
+
+def test_where_all_parts_agree_there_is_one_table() -> None:
     _, matrix = history(5)
     wanted = made(matrix, l2=50.0, target_exponent=1.0)
     regressions = Regressions(matrix, settings(l2=-1.0), NO_CONTENT)
-    table, chosen = select_mean(regressions, [Wanted(wanted), Wanted(wanted)])
-    assert (chosen.l2, chosen.target_exponent, chosen.mean_of) == (50.0, 1.0, ())
-    assert table is not None
-    np.testing.assert_array_equal(table.toarray(), wanted.toarray())
-    assert select_mean(Regressions(matrix, settings(method="none"), NO_CONTENT), [Never(matrix)])[0] is None
+    for parts in ([], [Wanted(wanted), Wanted(wanted)]):
+        table, chosen = select_mean(regressions, Wanted(wanted), parts)
+        assert (chosen.l2, chosen.target_exponent, chosen.mean_of) == (50.0, 1.0, ())
+        assert table is not None
+        np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+    nothing = Regressions(matrix, settings(method="none"), NO_CONTENT)
+    assert select_mean(nothing, Never(matrix), [Never(matrix)])[0] is None
+
+
+def test_parts_are_not_asked_about_what_is_given() -> None:
+    matrix, content, given = with_clips(l2=5.0, target_exponent=1.0, content="relations", content_weight=0.5)
+    for gram in (0.0, 4.0):
+        resolved = replace(given, method="ease", content_gram=gram)
+        _, chosen = select_mean(Regressions(matrix, resolved, content), Never(matrix), [Never(matrix)])
+        assert chosen == resolved
 
 
 def test_without_selection_a_mean_needs_its_weight_alone() -> None:
