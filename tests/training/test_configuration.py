@@ -9,7 +9,7 @@ import pytest
 from training.configuration import override_values, read_settings, settings_from, shipped_configurations
 from training.data.split import SplitSettings
 from training.errors import ConfigurationError
-from training.settings import TrainingSettings
+from training.settings import TableSettings, TrainingSettings
 
 SECTIONS = [(f.name, f.default_factory) for f in fields(TrainingSettings)]
 
@@ -130,3 +130,12 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="can't be read"):
         read_settings(str(tmp_path / "b.toml"))
+
+
+def test_the_tables_of_a_mean_are_read_and_a_misspelt_name_of_one_is_refused() -> None:
+    found = settings_from({"item_item": {"mean_of": [{"l2": 50.0, "content": "features"}]}}, "a manifest")
+    assert found.item_item.mean_of == (TableSettings(l2=50.0, content="features"),)
+    with pytest.raises(ConfigurationError, match=r"a manifest: item_item\.mean_of\.0\.lambda"):
+        settings_from({"item_item": {"mean_of": [{"lambda": 50.0}]}}, "a manifest")
+    with pytest.raises(ConfigurationError, match=r"mean_of\.0\.weight = -2\.0: .*greater than or equal to 0"):
+        settings_from({"item_item": {"mean_of": [{"weight": -2.0}]}}, "a manifest")

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.training.worlds import Recorder, clips, matrix_of, small, valid_split, without_graph
+from training.configuration import settings_from
 from training.data.dataset import DataSet, Interactions
 from training.errors import CheckpointError, ConfigurationError
 from training.evaluation import evaluate, interaction_matrix, scores_of
 from training.export import kernel_embeddings
-from training.item_item import EASE_L2, item_item_table
+from training.item_item import EASE_L2, Content, item_item_table, item_item_weights
 from training.observer import Silence
 from training.settings import TrainingSettings
 from training.trained import (
@@ -209,9 +211,27 @@ def test_a_given_weight_is_taken_as_it_is() -> None:
 
 
 def test_a_lambda_that_was_selected_stands_in_the_settings_and_a_refit_takes_it() -> None:
-    chosen = train(settings=small(item_item={"l2": -1.0}))
+    chosen = train(settings=small(item_item={"l2": -1.0, "n_selections": 1}))
     assert chosen.settings.item_item.l2 in EASE_L2
+    assert chosen.settings.item_item.mean_of == ()
     assert chosen.settings.item_item.weight == chosen.table_weight
+    refitted = train(with_everything(DATA), chosen.settings, fixed_epochs=1)
+    assert refitted.settings == chosen.settings
+
+
+def test_the_tables_that_b_is_the_mean_of_stand_in_the_settings_and_a_refit_takes_them() -> None:
+    chosen = train(settings=small(item_item={"l2": -1.0}))
+    table = chosen.settings.item_item
+    assert len(table.mean_of) > 1
+    assert {choice.l2 for choice in table.mean_of} <= set(EASE_L2)
+    assert sum(choice.weight for choice in table.mean_of) == pytest.approx(1.0)
+    assert table.weight == chosen.table_weight > 0
+    assert settings_from(json.loads(json.dumps(asdict(chosen.settings))), "a manifest") == chosen.settings
+    assert chosen.table is not None
+    history = interaction_matrix(DATA.train, DATA.n_users, DATA.n_items)
+    again = item_item_weights(history, table, Content(DATA.n_items, DATA.features, DATA.knowledge))
+    assert again is not None
+    np.testing.assert_array_equal(again.toarray(), chosen.table.toarray())
     refitted = train(with_everything(DATA), chosen.settings, fixed_epochs=1)
     assert refitted.settings == chosen.settings
 
