@@ -20,7 +20,7 @@ from training.item_item import (
     Regressions,
     item_item_weights,
     ndcg_beside,
-    select_mean,
+    select_weights,
     without_selection,
 )
 from training.models.recommender import Recommender
@@ -208,7 +208,7 @@ def _select_beside(
 ) -> tuple[sparse.csr_array | None, ItemItemSettings]:
     history, n_selections = regressions.interactions, regressions.settings.n_selections
     parts = split.parts(n_selections, _PART, _MOST_OF_PART) if n_selections > 1 else []
-    return select_mean(
+    return select_weights(
         regressions, BesideScores(scores, history, split), (BesideScores(scores, history, part) for part in parts)
     )
 

@@ -19,7 +19,6 @@ from training.item_item.selection import (
     climb,
     item_item_weights,
     resolved_method,
-    select_mean,
     select_weights,
     without_selection,
 )
@@ -48,7 +47,6 @@ __all__ = [
     "ndcg_beside",
     "resolved_method",
     "rp3beta_weights",
-    "select_mean",
     "select_weights",
     "table_matrix",
     "table_scores",

@@ -176,8 +176,21 @@ class Regressions:
         return with_share(table, self.near(choice.content), choice.content_weight)
 
     def mean(self, choices: Sequence[TableSettings]) -> sparse.csr_array:
-        """The mean of tables by their weights, at most `per_row` + `n_neighbors` entries a row."""
+        """The mean of tables by their weights, at most `per_row` + `n_neighbors` entries a row.
+
+        Raises:
+            ConfigurationError: one of them has no λ or exponent, or none a weight.
+        """
         total = sum(choice.weight for choice in choices)
+        for place, choice in enumerate(choices):
+            for name, is_open in (("l2", choice.l2 <= 0), ("target_exponent", choice.target_exponent < 0)):
+                if self.is_regression and is_open:
+                    raise ConfigurationError(
+                        f"item_item.mean_of.{place}.{name} = {getattr(choice, name):g}: every table of a mean needs "
+                        "its own. Set it, or leave mean_of away and bring a validation split."
+                    )
+        if total == 0:
+            raise ConfigurationError("item_item.mean_of: every table's weight is 0. Give one of them a weight.")
         mean = sparse.csr_array(self.interactions.shape[1:] * 2, dtype=np.float32)
         for choice in choices:
             mean = sparse.csr_array(mean + np.float32(choice.weight / total) * self.table(choice))
@@ -216,34 +229,24 @@ class Regressions:
         return [largest_entries(sparse.csr_array(table @ scale), settings.per_row) for scale in scales]
 
 
-def select_weights(regressions: Regressions, bench: Bench) -> tuple[sparse.csr_array | None, ItemItemSettings]:
+def select_weights(
+    regressions: Regressions, bench: Bench, parts: Iterable[Bench] = ()
+) -> tuple[sparse.csr_array | None, ItemItemSettings]:
     """B before its weight and the settings that it was made with: what they left open is selected.
 
     One after the other, as all together would be hundreds of tables: λ with its best exponent, without content; the
     source of the content, by its look-alikes; how much it weighs in the regression, and λ again beside that; what share
     of two hops is added to the result, and what share of look-alikes to that.
 
-    Args:
-        regressions: the tables to select from.
-        bench: how good a table is on validation.
-    """
-    return _Search(regressions, bench).run()
-
-
-def select_mean(
-    regressions: Regressions, bench: Bench, parts: Iterable[Bench] = ()
-) -> tuple[sparse.csr_array | None, ItemItemSettings]:
-    """The mean of what is best on each of some parts of validation, and the settings that make it again.
-
-    Bagging (Breiman, Machine Learning 24, 1996): which table is the best on a few thousand users is chance to a good
-    part, and the mean of several good ones is better than any of them. Each part chooses among the regressions that
-    `select_weights` asks about on the whole, with two hops and look-alikes of its own.
+    Where there are parts of the validation, B is the mean of what is best on each: bagging (Breiman, Machine Learning
+    24, 1996). Which table is the best on a few thousand users is chance to a good part, and the mean of several good
+    ones is better than any of them. Each part chooses among the regressions that were asked about on the whole, with
+    two hops and look-alikes of its own.
 
     Args:
         regressions: the tables to select from.
         bench: how good a table is on validation.
-        parts: how good it is on a part of it each, looked at one after the other; without any, what is best on the
-            whole is taken.
+        parts: how good it is on a part of it each; looked at one after the other.
     """
     settings = regressions.settings
     if settings.mean_of:

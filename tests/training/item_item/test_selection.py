@@ -17,7 +17,6 @@ from training.item_item import (
     climb,
     item_item_weights,
     rp3beta_weights,
-    select_mean,
     select_weights,
     with_share,
     without_selection,
@@ -266,7 +265,7 @@ def test_b_is_the_mean_of_what_each_part_prefers_by_their_best_weights(method: s
     tables = [item_item_weights(matrix, one, content) for one in (first, second)]
     regressions = Regressions(matrix, given, content)
     whole, *parts = [Wanted(tables[place]) for place in (0, 0, 1, 0)]  # type: ignore[arg-type]
-    found, chosen = select_mean(regressions, whole, parts)
+    found, chosen = select_weights(regressions, whole, parts)
     names = [(one.l2, one.target_exponent, one.two_hop_weight) for one in chosen.mean_of]
     assert names == [(50.0, 0.5, 0.0), (100.0, 0.0, 0.0)]
     assert [one.weight for one in chosen.mean_of] == pytest.approx([2 / 3, 1 / 3])
@@ -277,7 +276,7 @@ def test_b_is_the_mean_of_what_each_part_prefers_by_their_best_weights(method: s
     again = item_item_weights(matrix, chosen, content)
     assert again is not None
     np.testing.assert_array_equal(again.toarray(), found.toarray())
-    kept, same = select_mean(Regressions(matrix, chosen, content), Never(matrix), [Never(matrix)])
+    kept, same = select_weights(Regressions(matrix, chosen, content), Never(matrix), [Never(matrix)])
     assert kept is not None
     np.testing.assert_array_equal(kept.toarray(), found.toarray())
     assert same == chosen
@@ -295,7 +294,7 @@ def test_parts_choose_among_the_regressions_that_the_whole_asks_about_whatever_w
         regressions = Regressions(matrix, given, content)
         if made_before:
             regressions.tables(500.0, "relations", 100.0)
-        _, chosen = select_mean(regressions, Hopeful(wanted, share=0.0), [Hopeful(far, share=0.0)])
+        _, chosen = select_weights(regressions, Hopeful(wanted, share=0.0), [Hopeful(far, share=0.0)])
         found.append(chosen)
     assert found[0] == found[1]
     (choice,) = found[0].mean_of
@@ -303,24 +302,37 @@ def test_parts_choose_among_the_regressions_that_the_whole_asks_about_whatever_w
     assert 3.0 < choice.content_gram < 100.0  # the nearest to it of those
 
 
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ([{"target_exponent": 1.0}], r"item_item\.mean_of\.0\.l2 = -1: every table"),
+        ([{"l2": 5.0, "target_exponent": 1.0}, {"l2": 5.0}], r"item_item\.mean_of\.1\.target_exponent = -1"),
+        ([{"l2": 5.0, "target_exponent": 1.0, "weight": 0.0}], r"item_item\.mean_of: every table's weight is 0"),
+    ],
+)
+def test_a_table_of_a_mean_that_lacks_something_is_named(choices: list[dict[str, float]], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        made(history()[1], mean_of=choices)
+
+
 def test_where_all_parts_agree_there_is_one_table() -> None:
     _, matrix = history(5)
     wanted = made(matrix, l2=50.0, target_exponent=1.0)
     regressions = Regressions(matrix, settings(l2=-1.0), NO_CONTENT)
     for parts in ([], [Wanted(wanted), Wanted(wanted)]):
-        table, chosen = select_mean(regressions, Wanted(wanted), parts)
+        table, chosen = select_weights(regressions, Wanted(wanted), parts)
         assert (chosen.l2, chosen.target_exponent, chosen.mean_of) == (50.0, 1.0, ())
         assert table is not None
         np.testing.assert_array_equal(table.toarray(), wanted.toarray())
     nothing = Regressions(matrix, settings(method="none"), NO_CONTENT)
-    assert select_mean(nothing, Never(matrix), [Never(matrix)])[0] is None
+    assert select_weights(nothing, Never(matrix), [Never(matrix)])[0] is None
 
 
 def test_parts_are_not_asked_about_what_is_given() -> None:
     matrix, content, given = with_clips(l2=5.0, target_exponent=1.0, content="relations", content_weight=0.5)
     for gram in (0.0, 4.0):
         resolved = replace(given, method="ease", content_gram=gram)
-        _, chosen = select_mean(Regressions(matrix, resolved, content), Never(matrix), [Never(matrix)])
+        _, chosen = select_weights(Regressions(matrix, resolved, content), Never(matrix), [Never(matrix)])
         assert chosen == resolved
 
 
