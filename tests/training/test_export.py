@@ -401,6 +401,19 @@ def test_look_alikes_by_a_graph_that_the_model_does_not_use_can_be_made_again_to
     assert run.trained.knowledge is None
 
 
+def test_what_any_table_of_a_mean_is_made_of_is_kept_for_a_retrain(tmp_path: Path) -> None:
+    plain = {"l2": 5.0, "target_exponent": 1.0}
+    for name, data, content in (("f", FEATURED, "features.visual"), ("g", GRAPHED, "relations")):
+        mean = [plain, {**plain, "content": content, "content_weight": 0.5}]
+        settings = small(model={"knowledge": False}, item_item={"mean_of": mean, "n_neighbors": 3, "weight": 2.0})
+        artifact = published(data, train_kdiffe(data, settings, Silence()), tmp_path / name / "store")
+        assert ("features.visual" in artifact) == (name == "f")
+        assert (data_set_of(artifact).knowledge is not None) == (name == "g")
+        run = retrain(artifact, settings, Log((("new user", "new item"),)), Silence(), tmp_path / name / "run")
+        assert run.trained.table is not None
+        assert run.trained.settings.item_item.mean_of == settings.item_item.mean_of
+
+
 @pytest.mark.parametrize("name", ["graph", "codebooks", "views", "diffmm"])
 def test_the_numpy_encoder_gives_every_trained_item_its_x_from_its_content(name: str, tmp_path: Path) -> None:
     data, _, trained, artifact = made(name, tmp_path)

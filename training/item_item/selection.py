@@ -115,10 +115,9 @@ def item_item_weights(
     return regressions.table(_choice(settings))
 
 
-def _choice(settings: ItemItemSettings, weight: float = 1.0) -> TableSettings:
+def _choice(settings: ItemItemSettings) -> TableSettings:
     """What the settings name, nothing open, for one table."""
     return TableSettings(
-        weight=weight,
         l2=settings.l2,
         target_exponent=settings.target_exponent,
         two_hop_weight=max(settings.two_hop_weight, 0.0),
@@ -126,6 +125,11 @@ def _choice(settings: ItemItemSettings, weight: float = 1.0) -> TableSettings:
         content_weight=max(settings.content_weight, 0.0),  # open where there is no content
         content_gram=max(settings.content_gram, 0.0),
     )
+
+
+def _key(l2: float, source: str, content_gram: float) -> tuple[float, str, float]:
+    """(λ, source, α) of a regression; where it takes in no content, the source makes no difference."""
+    return (l2, source, content_gram) if content_gram > 0 else (l2, "none", 0.0)
 
 
 class Regressions:
@@ -161,7 +165,7 @@ class Regressions:
             source: of the content.
             content_gram: α, how much its likeness weighs in the regression.
         """
-        key = (l2, source, content_gram) if content_gram > 0 else (l2, "none", 0.0)
+        key = _key(l2, source, content_gram)
         if key not in self._made:
             self._made[key] = self._make(*key)
         return self._made[key]
@@ -253,12 +257,13 @@ def select_weights(
         return regressions.mean(settings.mean_of), settings
     search = _Search(regressions, bench)
     table, chosen = search.run()
-    if table is None:
-        return None, chosen
+    if table is None or chosen == settings:  # nothing was open
+        return table, chosen
     weights: dict[TableSettings, float] = {}
     for part in parts:
-        found, choice = _Search(regressions, part).run_among(search.asked, chosen)
-        weights[_choice(choice)] = weights.get(_choice(choice), 0.0) + part.best_weight(found)
+        found, preferred = _Search(regressions, part).run_among(search.asked, chosen)
+        choice = _choice(preferred)
+        weights[choice] = weights.get(choice, 0.0) + part.best_weight(found)
     if not weights or list(weights) == [_choice(chosen)]:
         return table, chosen
     total = sum(weights.values())
@@ -271,8 +276,8 @@ class _Search:
 
     def __init__(self, regressions: Regressions, bench: Bench) -> None:
         self._regressions, self._bench, self._settings = regressions, bench, regressions.settings
-        # (λ, source, α) of the regressions that were asked about, source "none" and α 0 for those without content.
-        self.asked: list[tuple[float, str, float]] = []
+        # The regressions that were asked about, each once, in that order.
+        self.asked: dict[tuple[float, str, float], None] = {}
 
     def run(self) -> tuple[sparse.csr_array | None, ItemItemSettings]:
         """All steps."""
@@ -284,14 +289,14 @@ class _Search:
         return self.finished(taken_in or plain, source, None if taken_in else added)
 
     def run_among(
-        self, asked: Sequence[tuple[float, str, float]], chosen: ItemItemSettings
+        self, asked: Iterable[tuple[float, str, float]], chosen: ItemItemSettings
     ) -> tuple[sparse.csr_array, ItemItemSettings]:
         """The steps with no other regressions than those that were asked about on the way to a choice.
 
         Where that takes in content, its source stays: of others there are no regressions.
         """
         taken_in = chosen.content_gram > 0
-        best = max((self._candidate(*key) for key in dict.fromkeys(asked) if taken_in == (key[2] > 0)), key=_quality)
+        best = max((self._candidate(*key) for key in asked if taken_in == (key[2] > 0)), key=_quality)
         if taken_in:
             return self.finished(best, chosen.content, None)
         source, added, _ = self.source(best)
@@ -415,7 +420,7 @@ class _Search:
 
     def _candidate(self, l2: float, source: str, content_gram: float) -> _Candidate:
         """The table of the best exponent."""
-        self.asked.append((l2, source, content_gram) if content_gram > 0 else (l2, "none", 0.0))
+        self.asked[_key(l2, source, content_gram)] = None
         tables, exponents = self._regressions.tables(l2, source, content_gram), self._regressions.exponents
         settings = self._settings
         given = settings.l2 > 0 and (content_gram == 0 or settings.content_gram > 0)

@@ -85,7 +85,8 @@ def test_settings_written_as_toml_are_read_back_the_same(tmp_path: Path) -> None
     settings = with_settings(
         small(),
         {"model.views": ("knowledge", "multimodal"), "model.readout": "sum", "diffusion.guided": False,
-         "loss.l2_weight": 1.5e-7, "split.strategy": "leave_out"},
+         "loss.l2_weight": 1.5e-7, "split.strategy": "leave_out",
+         "item_item.mean_of": [{"weight": 0.25, "l2": 50.0, "content": "relations"}, {"weight": 0.75, "l2": 100.0}]},
     )  # fmt: skip
     path = tmp_path / "best.toml"
     path.write_text(to_toml(settings, ["a comment", "and another"]))

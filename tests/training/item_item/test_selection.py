@@ -71,6 +71,9 @@ class Never(Wanted):
     def quality(self, table: sparse.csr_array) -> float:
         raise AssertionError
 
+    def best_weight(self, table: sparse.csr_array) -> float:
+        raise AssertionError
+
 
 # ---- what the settings say -------------------------------------------------------------------------------------------
 
@@ -241,7 +244,9 @@ def test_two_hops_are_added_with_their_best_share_and_left_out_where_they_help_n
         assert table is not None
         np.testing.assert_array_equal(table.toarray(), wanted.toarray())
         # A refit makes the same table from the settings alone.
-        np.testing.assert_array_equal(made(matrix, **values, two_hop_weight=weight).toarray(), wanted.toarray())
+        again = item_item_weights(matrix, chosen, NO_CONTENT)
+        assert again is not None
+        np.testing.assert_array_equal(again.toarray(), wanted.toarray())
 
 
 def test_look_alikes_get_a_share_of_their_own_beside_two_hops() -> None:
