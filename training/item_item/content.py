@@ -15,7 +15,6 @@ from scipy import sparse
 from training.data.dataset import KnowledgeGraph
 from training.errors import ConfigurationError
 from training.item_item import tables
-from training.item_item.tables import largest_of_dense
 
 Vectors = NDArray[np.float32] | sparse.csr_array
 
@@ -135,5 +134,18 @@ def nearest_items(vectors: Vectors, n_neighbors: int) -> sparse.csr_array:
         dense = likeness(vectors, begin, begin + tables.CHUNK)
         own = np.arange(len(dense))
         dense[own, begin + own] = 0.0
-        parts.append(largest_of_dense(dense, n_neighbors))
+        parts.append(_any_largest(dense, n_neighbors))
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
+
+
+def _any_largest(dense: NDArray[np.float32], per_row: int) -> sparse.csr_array:
+    """The largest positive entries of each row, whichever of equal ones.
+
+    Items of a graph have many equal cosines: the first of them by column would make a few items everybody's
+    look-alikes.
+    """
+    per_row = min(per_row, dense.shape[1])
+    columns = np.argpartition(-dense, per_row - 1, axis=1)[:, :per_row]
+    kept = np.zeros(dense.shape, np.bool_)
+    np.put_along_axis(kept, columns, True, axis=1)
+    return sparse.csr_array(np.where(kept, np.maximum(dense, 0), 0))

@@ -19,55 +19,112 @@ def largest_entries(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:
     """The largest positive entries of each row, equal ones by column; columns ascending."""
     matrix = sparse.csr_array(matrix)
     matrix.sort_indices()
-    kept = _largest(matrix.indptr.astype(np.int64), matrix.data, per_row)
-    indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
-    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
-
-
-@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
-def _largest(indptr: NDArray[np.int64], data: NDArray[Any], per_row: int) -> Any:
-    """(nnz,) which entries are among the largest positive ones of their row, earlier ones of equals."""
-    kept = np.zeros(len(data), np.bool_)
-    for row in prange(len(indptr) - 1):
-        begin, end = indptr[row], indptr[row + 1]
-        if end - begin <= per_row:
-            for place in range(begin, end):
-                kept[place] = data[place] > 0
-            continue
-        for place in np.argsort(-data[begin:end], kind="mergesort")[:per_row]:
-            kept[begin + place] = data[begin + place] > 0
-    return kept
+    widest = int(np.diff(matrix.indptr).max(initial=0))
+    found = _largest_of_sparse(matrix.indptr, matrix.indices, matrix.data, min(per_row, widest))
+    return _matrix(found, matrix.shape[1])
 
 
 def largest_of_dense(
     weights: NDArray[np.float32], per_row: int, scale: NDArray[np.float32] | None = None
 ) -> sparse.csr_array:
-    """The largest positive entries of each row of a dense table, chunk by chunk.
+    """The largest positive entries of each row of a dense table, equal ones by column; columns ascending.
 
     Args:
         weights: (n, J).
         per_row: entries that are kept in each row.
         scale: (J,) factors of the columns, applied before; None for none.
     """
-    per_row = min(per_row, weights.shape[1])
-    parts = []
-    for begin in range(0, len(weights), CHUNK):
-        block = weights[begin : begin + CHUNK]
-        if scale is not None:
-            block = block * scale
-        columns = np.argpartition(-block, per_row - 1, axis=1)[:, :per_row]
-        values = np.take_along_axis(block, columns, 1)
-        rows = np.repeat(np.arange(len(block)), per_row)
-        positive = values.ravel() > 0
-        parts.append(
-            sparse.csr_array(
-                (values.ravel()[positive], (rows[positive], columns.ravel()[positive])),
-                shape=block.shape,
-            )
-        )
-    result = sparse.csr_array(sparse.vstack(parts, format="csr"))
-    result.sort_indices()
-    return result
+    n_columns = weights.shape[1]
+    factors = np.ones(n_columns, np.float32) if scale is None else scale
+    return _matrix(_largest_of_dense(weights, factors, min(per_row, n_columns)), n_columns)
+
+
+def _matrix(found: tuple[NDArray[np.int32], NDArray[Any], NDArray[np.int64]], n_columns: int) -> sparse.csr_array:
+    """Rows of (n, k) columns and values, the first ones of each; (n,) how many."""
+    columns, values, kept = found
+    held = np.arange(columns.shape[1]) < kept[:, np.newaxis]
+    indptr = np.concatenate([[0], np.cumsum(kept)])
+    width = np.int32 if indptr[-1] <= np.iinfo(np.int32).max else np.int64  # scipy widens all where one is wide
+    parts = (values[held], columns[held].astype(width, copy=False), indptr.astype(width))
+    return sparse.csr_array(parts, shape=(len(kept), n_columns))
+
+
+@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+def _largest_of_sparse(
+    indptr: NDArray[np.integer[Any]], indices: NDArray[np.integer[Any]], data: NDArray[Any], per_row: int
+) -> Any:
+    """(n, k) columns, ascending; (n, k) their values; (n,) how many of a row there are."""
+    n = len(indptr) - 1
+    columns, values = np.empty((n, per_row), np.int32), np.empty((n, per_row), data.dtype)
+    kept = np.zeros(n, np.int64)
+    for row in prange(n):
+        size = 0
+        for place in range(indptr[row], indptr[row + 1]):
+            size = _offer(data[place], indices[place], values[row], columns[row], size)
+        kept[row] = _by_column(values[row], columns[row], size)
+    return columns, values, kept
+
+
+@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+def _largest_of_dense(weights: NDArray[Any], scale: NDArray[np.float32], per_row: int) -> Any:
+    """As `_largest_of_sparse`, of weights · scale."""
+    n = len(weights)
+    columns, values = np.empty((n, per_row), np.int32), np.empty((n, per_row), weights.dtype)
+    kept = np.zeros(n, np.int64)
+    for row in prange(n):
+        size, least = 0, weights.dtype.type(0)
+        for column in range(weights.shape[1]):
+            value = weights[row, column] * scale[column]
+            if value > least:
+                size = _offer(value, column, values[row], columns[row], size)
+                if size == per_row:
+                    least = values[row, 0]
+        kept[row] = _by_column(values[row], columns[row], size)
+    return columns, values, kept
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _offer(value: float, column: int, values: NDArray[Any], columns: NDArray[np.int32], size: int) -> int:
+    """Offer an entry to a row's largest positive ones; columns come ascending. Returns how many there are now.
+
+    They are a heap whose root is the one to go next: the smallest, of equals the last column. Most entries of a long
+    row are turned away by one comparison.
+    """
+    capacity = len(values)
+    if not value > 0 or (size == capacity and value <= values[0]):
+        return size
+    if size < capacity:
+        place = size
+        while place > 0:  # up; of equals the new one, whose column is higher, goes above
+            above = (place - 1) // 2
+            if values[above] < value:
+                break
+            values[place], columns[place] = values[above], columns[above]
+            place = above
+        values[place], columns[place] = value, column
+        return size + 1
+    place = 0
+    while 2 * place + 1 < size:  # the root goes, and the new one sinks
+        below = 2 * place + 1
+        other = below + 1
+        if other < size and (
+            values[other] < values[below] or (values[other] == values[below] and columns[other] > columns[below])
+        ):
+            below = other
+        if value <= values[below]:  # of equals the new one stays above
+            break
+        values[place], columns[place] = values[below], columns[below]
+        place = below
+    values[place], columns[place] = value, column
+    return size
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _by_column(values: NDArray[Any], columns: NDArray[np.int32], size: int) -> int:
+    """Sort a row's first entries by column; returns how many they are."""
+    order = np.argsort(columns[:size])
+    values[:size], columns[:size] = values[:size][order], columns[:size][order]
+    return size
 
 
 def two_hops(table: sparse.csr_array, per_row: int) -> sparse.csr_array:

@@ -44,9 +44,29 @@ def test_columns_are_scaled_before_the_largest_entries_are_found() -> None:
     assert dense[0, 0] == 3.0
 
 
-def test_of_equal_sparse_entries_the_earlier_columns_are_kept() -> None:
-    dense = np.array([[1.0, 2.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    assert largest_entries(sparse.csr_array(dense), 2).toarray().tolist() == [[1, 2, 0, 0], [0, 0, 0, 0]]
+def test_of_equal_entries_the_earlier_columns_are_kept() -> None:
+    dense = np.array([[1.0, 2.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
+    expected = [[1, 2, 0, 0], [0, 0, 0, 0]]
+    assert largest_entries(sparse.csr_array(dense), 2).toarray().tolist() == expected
+    assert largest_of_dense(dense, 2).toarray().tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_of_many_equal_entries_gives_the_same_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dense = rng.integers(-2, 4, rng.integers(1, 40, 2)).astype(np.float32)
+    for per_row in (1, 2, 7, 60):
+        expected = kept_by_hand(dense, per_row)
+        for found in (largest_of_dense(dense, per_row), largest_entries(sparse.csr_array(dense), per_row)):
+            np.testing.assert_array_equal(found.toarray(), expected)
+            assert found.nnz == np.count_nonzero(expected)
+            assert found.has_canonical_format
+            assert found.indices.dtype == found.indptr.dtype == np.int32
+
+
+def test_a_table_without_entries_stays_empty() -> None:
+    assert largest_entries(sparse.csr_array((3, 4), dtype=np.float32), 5).shape == (3, 4)
+    assert largest_of_dense(np.zeros((0, 4), np.float32), 5).shape == (0, 4)
 
 
 @pytest.mark.parametrize("per_row", [1, 4, 50])
