@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 from scipy import sparse
 
 from training.data.dataset import DataSet
@@ -20,7 +21,7 @@ from training.models.itemknn import itemknn
 from training.models.popularity import popularity
 from training.observer import Observer
 from training.runs import train_on
-from training.selecting import Tables
+from training.selecting import Tables, choose_weight, popularity_embeddings
 from training.settings import (
     EntitySettings,
     ItemItemSettings,
@@ -204,6 +205,16 @@ def _ease(task: Task) -> Iterator[Candidate]:
     yield Candidate("ease", scores, chosen={"l2": l2})
 
 
+def _item_item(task: Task) -> Iterator[Candidate]:
+    history = task.history
+    table, chosen = task.tables.beside_popularity(task.settings.item_item)
+    assert table is not None  # noqa: S101  # refused
+    embeddings = popularity_embeddings(history)
+    weight, _ = choose_weight(embeddings, history, table, task.valid, chosen.weight, task.observer)
+    scores = scores_of(embeddings, task.data.n_users, history, sparse.csr_array(table * np.float32(weight)))
+    yield Candidate("item_item", scores, chosen=_of_table(chosen, weight))
+
+
 def _lightgcn(task: Task) -> Iterator[Candidate]:
     settings = lightgcn_settings(task.settings)
     (found,) = train_candidates("lightgcn_with_table", settings, task)
@@ -233,10 +244,15 @@ def train_candidates(name: str, settings: TrainingSettings, task: Task) -> Itera
         task.observer.note(f"The checkpoint of an interrupted run can't be used, the run starts afresh: {error}")
         trained = train_on(task.data, settings, task.observer, task.folder, tables=task.tables).trained
     with_table, without = _scores(trained, task)
-    table = trained.settings.item_item
-    chosen = {
+    chosen = _of_table(trained.settings.item_item, trained.table_weight)
+    yield Candidate(name, with_table, without, trained.fit.best_epoch, chosen, trained.settings)
+
+
+def _of_table(table: ItemItemSettings, weight: float) -> dict[str, Any]:
+    """What was selected of B."""
+    return {
         "table": table.method,
-        "table_weight": trained.table_weight,
+        "table_weight": weight,
         "l2": table.l2,
         "target_exponent": table.target_exponent,
         "two_hop_weight": table.two_hop_weight,
@@ -245,7 +261,6 @@ def train_candidates(name: str, settings: TrainingSettings, task: Task) -> Itera
         "content_weight": table.content_weight,
         "mean_of": [asdict(choice) for choice in table.mean_of],
     }
-    yield Candidate(name, with_table, without, trained.fit.best_epoch, chosen, trained.settings)
 
 
 def _nothing(_: TrainingSettings) -> Mapping[str, Any]:
@@ -263,6 +278,11 @@ def _ease_refuses(data: DataSet, settings: TrainingSettings) -> str:
     return f"{data.n_items} items are more than item_item.ease_limit = {limit}; its memory grows with J²"
 
 
+def _item_item_refuses(_: DataSet, settings: TrainingSettings) -> str:
+    table = settings.item_item
+    return "" if table.method != "none" and table.weight != 0 else "the settings ask for no B (item_item)"
+
+
 def _diffmm_refuses(data: DataSet, _: TrainingSettings) -> str:
     return "" if data.features else f"{data.name} has no feature vectors, and DiffMM's modalities are these"
 
@@ -271,6 +291,14 @@ MODELS: Mapping[str, Model] = {
     "popularity": Model(_popularity, ("popularity",), False, _nothing, _always),
     "itemknn": Model(_itemknn, ("itemknn",), False, lambda _: {"grid": ITEMKNN}, _always),
     "ease": Model(_ease, ("ease",), False, lambda _: {"grid": EASE_L2}, _ease_refuses),
+    "item_item": Model(
+        _item_item,
+        ("item_item",),
+        False,
+        lambda s: {"item_item": asdict(s.item_item)},
+        _item_item_refuses,
+        named_only=True,
+    ),
     "lightgcn": Model(
         _lightgcn, ("lightgcn", "lightgcn_with_table"), True, lambda s: asdict(lightgcn_settings(s)), _always
     ),

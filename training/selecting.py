@@ -145,6 +145,7 @@ class Tables:
         self.split = Split.of(data.valid, data.train, data.n_users, data.n_items)
         self.content = Content(data.n_items, data.features, data.knowledge)
         self._regressions: dict[ItemItemSettings, Regressions] = {}
+        self._beside_popularity: dict[ItemItemSettings, tuple[sparse.csr_array | None, ItemItemSettings]] = {}
         self._preliminary: dict[ItemItemSettings, BesideTable | None] = {}
 
     def regressions(self, settings: ItemItemSettings) -> Regressions:
@@ -153,34 +154,34 @@ class Tables:
             self._regressions = {settings: Regressions(self.history, settings, self.content)}
         return self._regressions[settings]
 
+    def beside_popularity(self, settings: ItemItemSettings) -> tuple[sparse.csr_array | None, ItemItemSettings]:
+        """`select_table` beside `popularity_embeddings`; with the last settings alone it is kept."""
+        if settings not in self._beside_popularity:
+            found = select_table(popularity_embeddings(self.history), self.regressions(settings), self.split)
+            self._beside_popularity = {settings: found}
+        return self._beside_popularity[settings]
+
     def preliminary(self, settings: ItemItemSettings) -> BesideTable | None:
-        """`preliminary_table` with these settings; the last one alone is kept."""
+        """What an epoch is selected beside: a B that is itself selected beside popularity, as nothing is fitted yet.
+
+        None where B = 0; with the last settings alone it is kept.
+        """
         if settings not in self._preliminary:
-            table = preliminary_table(self.regressions(settings), self.split)
-            self._preliminary = {settings: table}
+            table, _ = self.beside_popularity(settings)
+            beside = None if table is None else BesideTable(table, self.history, self.split)
+            self._preliminary = {settings: beside}
         return self._preliminary[settings]
 
 
-def preliminary_table(regressions: Regressions, split: Split) -> BesideTable | None:
-    """What an epoch is selected beside: a B that is itself selected beside popularity, as nothing is fitted yet.
+def popularity_embeddings(history: sparse.csr_array) -> NDArray[np.float32]:
+    """(I + J, 1) vectors whose products are the items' log(1 + number of users), alike for all users.
 
     Args:
-        regressions: the tables to select from.
-        split: the validation split.
-
-    Returns:
-        None where B = 0.
+        history: (I, J) Y of the training interactions.
     """
-    if regressions.settings.weight == 0:
-        return None
-    history = regressions.interactions
-    popularity = np.log1p(np.bincount(history.indices, minlength=history.shape[1])).astype(np.float32)
-
-    def scores(users: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.tile(popularity, (len(users), 1))
-
-    table, _ = _select_beside(scores, regressions, split)
-    return None if table is None else BesideTable(table, history, split)
+    n_users, n_items = history.shape
+    popularity = np.log1p(np.bincount(history.indices, minlength=n_items))
+    return np.concatenate([np.ones(n_users), popularity]).astype(np.float32)[:, np.newaxis]
 
 
 def select_table(

@@ -7,18 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from tests.training.experiments.worlds import DATA
+from tests.training.item_item.histories import kept_by_hand
 from tests.training.worlds import Recorder, clips, knowledge_view, matrix_of, model_of, small
 from training import comparison
 from training.comparison import MODELS, Task, describe, models_for
 from training.data.dataset import DataSet, Interactions
 from training.errors import ConfigurationError
+from training.evaluation import evaluate, scores_of
 from training.experiments.lab import Lab, Run
+from training.item_item import ease_weights
 from training.observer import Silence
 from training.results import Record, Results
 from training.sampling import Sampler
-from training.selecting import Tables
+from training.selecting import Tables, popularity_embeddings
 from training.settings import OptimiserSettings, TrainingSettings
 
 CLIPS = clips()
@@ -154,6 +158,36 @@ def test_kdiffe_without_its_table_is_the_model_whose_table_weighs_nothing() -> N
     assert found.without_table == weightless.without_table == expected
     assert none.without_table == {}
     assert found.metrics != none.metrics
+
+
+def test_the_table_alone_lies_beside_popularity() -> None:
+    given = {"method": "ease", "target_exponent": 1.0, "two_hop_weight": 0.0, "content": "none", "weight": 5.0}
+    settings = small(item_item={**given, "user_exponent": 0.0})
+    found = trained(CLIPS, ["item_item"], settings)["item_item"]
+    train = matrix_of(CLIPS.train, CLIPS.n_users, CLIPS.n_items)
+    table = kept_by_hand(ease_weights(sparse.csr_array(train, dtype=np.float32), settings.item_item.l2), 6)
+    expected = figures(np.log1p(train.sum(0)) + 5 * train @ table, CLIPS)
+    assert {key: found.metrics[key] for key in expected} == pytest.approx(expected)
+    assert (found.without_table, found.epochs, found.chosen["table_weight"]) == ({}, 0, 5.0)
+
+
+def test_the_table_alone_is_what_a_fit_selects_its_epochs_beside(tmp_path: Path) -> None:
+    tables, settings = Tables(CLIPS), small(item_item={"n_selections": 1})
+    (found,) = MODELS["item_item"].train(Task(tables, settings, Silence(), tmp_path))
+    beside = tables.preliminary(settings.item_item)
+    assert beside is not None
+    popularity = popularity_embeddings(tables.history)
+    quality = beside.quality(scores_of(popularity, CLIPS.n_users, tables.history, None))
+    assert found.chosen is not None
+    assert found.chosen["table_weight"] > 0
+    # Powers of two there, two steps between them here.
+    assert evaluate(found.scores, tables.split)["ndcg@20"] >= quality > 0
+
+
+def test_the_table_alone_is_refused_where_there_is_none() -> None:
+    for table in ({"method": "none"}, {"weight": 0.0}):
+        with pytest.raises(ConfigurationError, match=r"item_item: the settings ask for no B"):
+            models_for(["item_item"], CLIPS, small(item_item=table), Silence())
 
 
 def test_the_test_split_does_not_take_part_in_any_choice() -> None:

@@ -68,6 +68,7 @@ _MODELS = (
     "popularity",
     "itemknn",
     "ease",
+    "item_item",
     "lightgcn_reference",
     "lightgcn",
     "lightgcn_with_table",
