@@ -23,6 +23,7 @@ from training.observer import Observer
 from training.runs import train_on
 from training.selecting import Tables, choose_weight, popularity_embeddings
 from training.settings import (
+    ContrastSettings,
     EntitySettings,
     ItemItemSettings,
     LossSettings,
@@ -42,6 +43,7 @@ ITEMKNN = tuple((n, shrink) for n in (20, 100) for shrink in (0.0, 10.0, 100.0, 
 LIGHTGCN = TrainingSettings(
     model=ModelSettings(width=64, n_layers=2, similarity_weight=0.0, knowledge=False, init_scale=0.0),
     entities=EntitySettings(source="never"),
+    contrast=ContrastSettings(weight=0.0),
     loss=LossSettings(kind="bpr", n_negatives=1, l2_weight=1e-2, user_exponent=1.0),
     optimiser=OptimiserSettings(
         learning_rate=1e-3,

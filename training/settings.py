@@ -109,12 +109,18 @@ class DiffusionSettings(_Checked):
 
 @dataclass(frozen=True)
 class ContrastSettings(_Checked):
-    """The contrast between a main view and the view over the generated graph, formula (13)."""
+    """The contrast between a main view and the view over the generated graph, formula (13), or noise."""
 
     weight: float = setting(
         1e-3, "Weight of the contrastive loss, θ1; 0 leaves it and the diffusion out (KDiffE_3).", ge=0.0
     )
     temperature: float = setting(0.2, "Temperature of InfoNCE, τ.", ge=1e-3)
+    view: Literal["auto", "generated", "noise"] = setting(
+        "auto",
+        "KDiffE: what the main view is contrasted with: the view over the generated graph, or itself, under noise "
+        "(SimGCL's); auto is noise where there is no knowledge graph.",
+    )
+    noise: float = setting(0.1, "KDiffE: length of the noise that a vector of length 1 gets, SimGCL's ε.", ge=0.0)
     batch_size: int = setting(
         2048,
         "Most interactions of a batch whose users and items are contrasted, each with all others: time grows with its "

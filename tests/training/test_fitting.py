@@ -340,6 +340,16 @@ def test_a_run_that_is_stopped_and_resumed_has_the_bits_of_one_that_ran_through(
     assert len(recorder.figures) == 1 + 3  # the 4 epochs of the checkpoint at once, then 5, 6 and 7
 
 
+def test_a_resumed_run_draws_the_noise_that_one_that_ran_through_draws(tmp_path: Path) -> None:
+    settings = small(optimiser={"max_epochs": 3}, contrast={"view": "noise", "weight": 0.1})
+    straight, resumed = model_of(DATA, settings), model_of(DATA, settings)
+    run(DATA, settings, model=straight)
+    with pytest.raises(KeyboardInterrupt):
+        run(DATA, settings, model=model_of(DATA, settings), observer=Recorder("fitting", 2), checkpoints=tmp_path)
+    run(DATA, settings, model=resumed, checkpoints=tmp_path, resume=True)
+    assert_same_bits(parameters(resumed), parameters(straight))
+
+
 def test_the_best_parameters_and_patience_survive_a_resume(tmp_path: Path) -> None:
     settings = small(optimiser={"max_epochs": 20, "patience": 3})
     script = Script([0.5, 0.1], [0.1, 0.6])

@@ -27,7 +27,12 @@ def _has_entities(data: DataSet, settings: TrainingSettings) -> bool:
 
 
 def _generates(data: DataSet, settings: TrainingSettings) -> bool:
-    return _has_entities(data, settings) and settings.contrast.weight > 0
+    contrast = settings.contrast
+    return _has_entities(data, settings) and contrast.weight > 0 and contrast.view != "noise"
+
+
+def _contrasts(data: DataSet, settings: TrainingSettings) -> bool:
+    return settings.contrast.weight > 0 and (settings.contrast.view != "generated" or _has_entities(data, settings))
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,18 @@ VARIANTS: Mapping[str, Variant] = {
         ("diffusion.guided=false",),
         lambda d, s: _generates(d, s) and s.diffusion.guided and s.diffusion.graph == "diffusion",
     ),
-    "KDiffE_3": Variant("no contrast (θ1 = 0), so no diffusion", ("contrast.weight=0.0",), _generates),
+    "KDiffE_3": Variant("no contrast (θ1 = 0), so no diffusion", ("contrast.weight=0.0",), _contrasts),
     "KDiffE_4": Variant(
         "a random thinning in place of the diffusion",
         ('diffusion.graph="random"',),
         lambda d, s: _generates(d, s) and s.diffusion.graph == "diffusion",
     ),
-    "without knowledge": Variant("no knowledge graph", ("model.knowledge=false",), _has_entities),
+    "noise": Variant("noise in place of the generated graph", ('contrast.view="noise"',), _generates),
+    "without knowledge": Variant(
+        "no knowledge graph, so no generated one",
+        ("model.knowledge=false", 'contrast.view="generated"'),
+        _has_entities,
+    ),
     "without multimodal": Variant(
         "no multimodal view",
         ('model.views=["knowledge"]',),

@@ -88,10 +88,11 @@ def _kdiffe(
     if "multimodal" in model.views and data.features:
         views.append(MultimodalView(data.n_users, data.features, model, settings.multimodal.width, generator))
     generated = None
-    if triplets is not None and knowledge is not None and settings.contrast.weight > 0:
+    contrast = settings.contrast
+    if triplets is not None and knowledge is not None and contrast.weight > 0 and contrast.view != "noise":
         history = interaction_matrix(data.train, data.n_users, data.n_items)
         generated = GeneratedGraph(knowledge, history, model.width, settings.diffusion, settings.run.seed, device)
-    return KDiffE(data.n_users, data.n_items, laplacian, views, generated, settings.contrast)
+    return KDiffE(data.n_users, data.n_items, laplacian, views, generated, contrast, settings.run.seed)
 
 
 def _diffmm(

@@ -1,4 +1,4 @@
-"""KDiffE: the knowledge view, further views beside it, and the contrast with a view over a generated graph."""
+"""KDiffE: the knowledge view, further views beside it, and the contrast with a view over a generated graph or noise."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from training.models.knowledge import KnowledgeView
 from training.models.recommender import Recommender
 from training.models.view import View
 from training.nn.aggregation import Triplets
-from training.nn.contrast import info_nce
+from training.nn.contrast import info_nce, perturbed
+from training.row_diffusion import seeded_generator
 from training.settings import ContrastSettings
 
 # Anchors whose similarities to a batch's nodes are made at once.
 _CHUNK = 1024
+# What an epoch's noise is drawn for; the generated graph has the purposes below.
+_NOISE = 3
 
 
 class GeneratesTriplets(Protocol):
@@ -36,7 +39,11 @@ class GeneratesTriplets(Protocol):
 
 
 class KDiffE(Recommender):
-    """The paper's model, formulas (1)-(15). Without a knowledge graph there is nothing to generate and no contrast."""
+    """The paper's model, formulas (1)-(15).
+
+    Without a knowledge graph there is nothing to generate: then, or where the settings say so, the main view is
+    contrasted with itself under noise (SimGCL).
+    """
 
     def __init__(
         self,
@@ -46,10 +53,25 @@ class KDiffE(Recommender):
         views: Sequence[View],
         generated: GeneratesTriplets | None = None,
         contrast: ContrastSettings | None = None,
+        seed: int = 0,
     ) -> None:
+        """Put the views together.
+
+        Args:
+            n_users: I.
+            n_items: J.
+            laplacian: L̄.
+            views: the knowledge view first.
+            generated: makes Ĝ_k; None without a knowledge graph.
+            contrast: θ1, τ, and what is contrasted; None for no contrast.
+            seed: of the noise.
+        """
         super().__init__(n_users, n_items, laplacian, views)
-        self.contrast = contrast or ContrastSettings(weight=0.0)
-        self.graph = generated if self.contrast.weight > 0 else None
+        self.contrast, self.seed = contrast or ContrastSettings(weight=0.0), seed
+        has_graph = generated is not None and self.contrast.view != "noise"
+        self.graph = generated if has_graph and self.contrast.weight > 0 else None
+        self.is_noised = self.contrast.weight > 0 and not has_graph and self.contrast.view != "generated"
+        self._draws: torch.Generator | None = None
 
     @property
     def knowledge(self) -> KnowledgeView:
@@ -60,6 +82,7 @@ class KDiffE(Recommender):
 
     def begin_epoch(self, number: int) -> Mapping[str, float]:
         """D7: train the denoiser and make Ĝ_k anew, where it is due."""
+        self._draws = self._draws_of(number)
         if self.graph is None:
             return {}
         view = self.knowledge
@@ -71,19 +94,32 @@ class KDiffE(Recommender):
     @property
     def has_own_loss(self) -> bool:
         """Whether there is a contrast."""
-        return self.graph is not None
+        return self.graph is not None or self.is_noised
 
     def own_loss(self, view_embeddings: Sequence[Tensor], users: Tensor, items: Tensor) -> Tensor:
-        """θ1 (L_s^u + L_s^v): InfoNCE between the main view and the view over Ĝ_k, negatives in the batch. Eq. (13)."""
-        assert self.graph is not None  # noqa: S101
+        """θ1 (L_s^u + L_s^v): InfoNCE between the main view and the view over Ĝ_k, negatives in the batch. Eq. (13).
+
+        Or between two copies of the main view's nodes under noise.
+        """
         view = self.knowledge
-        other = self.propagated(view, view.base_over(self.graph.triplets))
         main = view_embeddings[self.view_list().index(view)]
-        temperature = self.contrast.temperature
-        of_users = info_nce(main.index_select(0, users), other.index_select(0, users), temperature, _CHUNK)
-        nodes = items + self.n_users
-        of_items = info_nce(main.index_select(0, nodes), other.index_select(0, nodes), temperature, _CHUNK)
-        return self.contrast.weight * (of_users + of_items)
+        other = None if self.graph is None else self.propagated(view, view.base_over(self.graph.triplets))
+        losses = [self._contrasted(main, other, nodes) for nodes in (users, items + self.n_users)]
+        return self.contrast.weight * (losses[0] + losses[1])
+
+    def _contrasted(self, main: Tensor, other: Tensor | None, nodes: Tensor) -> Tensor:
+        """InfoNCE of some nodes."""
+        own = main.index_select(0, nodes)
+        if other is None:
+            draws = self._draws or self._draws_of(0)
+            pair = [perturbed(own, self.contrast.noise, draws) for _ in range(2)]
+        else:
+            pair = [own, other.index_select(0, nodes)]
+        return info_nce(pair[0], pair[1], self.contrast.temperature, _CHUNK)
+
+    def _draws_of(self, number: int) -> torch.Generator:
+        """What draws an epoch's noise: a resumed fit has the same."""
+        return seeded_generator(self.seed, number, _NOISE, next(self.parameters()).device)
 
     def generated(self) -> dict[str, Tensor]:
         """The denoiser, its optimiser and Ĝ_k."""

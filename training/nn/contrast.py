@@ -1,4 +1,4 @@
-"""The contrast between two views: formula (13)."""
+"""The contrast between two views: formula (13), and noise that makes a view of another."""
 
 from __future__ import annotations
 
@@ -64,6 +64,24 @@ def _unit(rows: Tensor) -> Tensor:
     """Rows at length 1. Rows of zeros stay, without gradient; `functional.normalize` would give them 1e12 times it."""
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / lengths.masked_fill(lengths == 0, torch.inf)
+
+
+def perturbed(rows: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """Rows at length 1, each with a random vector of length ε in its own orthant added (SimGCL, Yu et al., SIGIR 2022).
+
+    SimGCL adds it to the propagated vectors as they are; a fixed length would then mean more for short ones.
+
+    Args:
+        rows: (n, d).
+        noise: ε.
+        generator: draws the vectors, on the rows' device.
+
+    Returns:
+        (n, d); rows of zeros stay.
+    """
+    unit = _unit(rows)
+    drawn = torch.rand(unit.shape, generator=generator, device=unit.device, dtype=unit.dtype)
+    return unit + noise * torch.sign(unit.detach()) * _unit(drawn)
 
 
 def info_nce(a: Tensor, b: Tensor, temperature: float, chunk: int, positives: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ from tests.training.models.test_knowledge import triplets, view_with_graph
 from tests.training.worlds import CPU, checkerboard, model_of, small
 from training.models.kdiffe import KDiffE
 from training.nn.aggregation import Triplets
+from training.nn.contrast import perturbed
+from training.row_diffusion import seeded_generator
 from training.settings import ContrastSettings
 
 CONTRAST = ContrastSettings(weight=0.3, temperature=0.5)
+SEED = 7
 
 
 class Given:
@@ -42,7 +46,7 @@ class Given:
 
 def model_with(graph: Given | None, contrast: ContrastSettings = CONTRAST) -> KDiffE:
     laplacian = model_of(checkerboard(8), small()).laplacian
-    return KDiffE(8, 8, laplacian, [view_with_graph()], graph, contrast)
+    return KDiffE(8, 8, laplacian, [view_with_graph()], graph, contrast, SEED)
 
 
 def other_graph() -> Triplets:
@@ -60,7 +64,7 @@ def info_nce_by_hand(a: NDArray[np.float64], b: NDArray[np.float64], temperature
 
 
 def test_the_loss_gains_theta_1_times_the_contrast_of_the_batch_s_distinct_users_and_items() -> None:
-    with_contrast, without = model_with(Given(other_graph())), model_with(None)
+    with_contrast, without = model_with(Given(other_graph())), model_with(None, ContrastSettings(weight=0.0))
     users, positives = torch.tensor([5, 0, 5, 2]), torch.tensor([3, 3, 0, 6])
     negatives = torch.tensor([[1], [2], [7], [4]])
     added = with_contrast.loss(users, positives, negatives, small().loss) - without.loss(
@@ -100,6 +104,39 @@ def test_a_weight_of_0_leaves_the_graph_out_and_nothing_is_made() -> None:
     assert model.generated() == {}
     model.restore_generated({})
     assert not graph.asked
+
+
+@pytest.mark.parametrize("view", ["auto", "noise"])
+def test_under_noise_two_copies_of_the_batch_s_nodes_are_contrasted(view: Literal["auto", "noise"]) -> None:
+    model = model_with(None, replace(CONTRAST, view=view, noise=0.4))
+    users, items = torch.tensor([0, 2, 5]), torch.tensor([0, 3, 6])
+    assert model.has_own_loss
+    model.begin_epoch(4)
+    found = model.own_loss(model.view_embeddings(), users, items)
+    draws = seeded_generator(SEED, 4, 3, CPU)
+    expected = 0.0
+    for rows in (users, 8 + items):
+        nodes = model.embeddings()[rows]
+        pair = [perturbed(nodes, 0.4, draws).detach().numpy().astype(np.float64) for _ in range(2)]
+        expected += info_nce_by_hand(*pair, 0.5)
+    assert found.item() == pytest.approx(0.3 * expected, rel=1e-5)
+    # Other noise a batch, the same again in the same epoch of another run.
+    assert model.own_loss(model.view_embeddings(), users, items) != found
+    model.begin_epoch(4)
+    assert model.own_loss(model.view_embeddings(), users, items) == found
+    assert model.generated() == {}
+    gradient = torch.autograd.grad(found, model.knowledge.item_embeddings)[0]
+    assert gradient.abs().sum() > 0
+
+
+def test_noise_takes_the_place_of_a_graph_where_it_is_asked_for_alone() -> None:
+    graph = Given(other_graph())
+    assert not model_with(graph).is_noised
+    assert not model_with(None, replace(CONTRAST, view="generated")).has_own_loss
+    model = model_with(graph, replace(CONTRAST, view="noise"))
+    assert model.begin_epoch(1) == {}
+    assert not graph.asked
+    assert model.has_own_loss
 
 
 def test_an_epoch_makes_the_graph_from_the_propagated_users_and_the_entities() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.nn.contrast import info_nce
+from training.nn.contrast import info_nce, perturbed
 
 
 def views(n: int = 7, m: int = 7, width: int = 4) -> tuple[Tensor, Tensor]:
@@ -112,3 +112,17 @@ def test_cold_and_warm_temperatures_stay_finite_in_float32(temperature: float) -
     expected = plain(a, b, temperature, torch.arange(5))
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradients, torch.autograd.grad(expected, (a, b)), rtol=1e-3, atol=1e-3)
+
+
+def test_noise_is_a_vector_of_its_length_in_the_row_s_own_orthant() -> None:
+    rows, _ = views(n=50)
+    rows = torch.cat([rows.detach(), torch.zeros(1, 4, dtype=torch.float64)])
+    found = perturbed(rows, 0.3, torch.Generator().manual_seed(1))
+    noise = found - functional.normalize(rows, dim=1)
+    torch.testing.assert_close(noise[:-1].norm(dim=1), torch.full((50,), 0.3, dtype=torch.float64))
+    assert (noise[:-1] * rows[:-1] >= 0).all()
+    assert not found[-1].any()
+    # Drawn anew for every row: no two alike.
+    assert len(torch.unique(noise[:-1].abs(), dim=0)) == 50
+    torch.testing.assert_close(perturbed(rows, 0.3, torch.Generator().manual_seed(1)), found)
+    torch.testing.assert_close(perturbed(rows, 0.0, torch.Generator()), functional.normalize(rows, dim=1))
