@@ -115,10 +115,10 @@ class ContrastSettings(_Checked):
         1e-3, "Weight of the contrastive loss, θ1; 0 leaves it and the diffusion out (KDiffE_3).", ge=0.0
     )
     temperature: float = setting(0.2, "Temperature of InfoNCE, τ.", ge=1e-3)
-    view: Literal["auto", "generated", "noise"] = setting(
-        "auto",
-        "KDiffE: what the main view is contrasted with: the view over the generated graph, or itself, under noise "
-        "(SimGCL's); auto is noise where there is no knowledge graph.",
+    view: Literal["generated", "noise"] = setting(
+        "generated",
+        "KDiffE: what the main view is contrasted with: the view over the generated graph, where there is one, or "
+        "itself, each copy under noise of its own (SimGCL's).",
     )
     noise: float = setting(0.1, "KDiffE: length of the noise that a vector of length 1 gets, SimGCL's ε.", ge=0.0)
     batch_size: int = setting(

@@ -28,12 +28,11 @@ CPU = torch.device("cpu")
 
 
 def small(**sections: Mapping[str, Any]) -> TrainingSettings:
-    """Settings of a tiny model, without contrast where there is no graph: every section's values on top of these."""
+    """Settings of a tiny model: every section's values on top of these."""
     values: dict[str, dict[str, Any]] = {
         "model": {"width": 8, "n_layers": 2},
         "walks": {"n_walks": 2, "walk_length": 5},
         "entities": {"n_centroids": 4, "n_nearest": 2},
-        "contrast": {"view": "generated"},
         "loss": {"kind": "bpr", "n_negatives": 2},
         "optimiser": {"learning_rate": 0.05, "batch_size": 32, "min_batches": 1, "max_epochs": 4, "evaluate_every": 1},
         "item_item": {"l2": 5.0, "per_row": 6},

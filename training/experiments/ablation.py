@@ -28,11 +28,11 @@ def _has_entities(data: DataSet, settings: TrainingSettings) -> bool:
 
 def _generates(data: DataSet, settings: TrainingSettings) -> bool:
     contrast = settings.contrast
-    return _has_entities(data, settings) and contrast.weight > 0 and contrast.view != "noise"
+    return _has_entities(data, settings) and contrast.weight > 0 and contrast.view == "generated"
 
 
 def _contrasts(data: DataSet, settings: TrainingSettings) -> bool:
-    return settings.contrast.weight > 0 and (settings.contrast.view != "generated" or _has_entities(data, settings))
+    return _generates(data, settings) or (settings.contrast.weight > 0 and settings.contrast.view == "noise")
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,7 @@ VARIANTS: Mapping[str, Variant] = {
         lambda d, s: _generates(d, s) and s.diffusion.graph == "diffusion",
     ),
     "noise": Variant("noise in place of the generated graph", ('contrast.view="noise"',), _generates),
-    "without knowledge": Variant(
-        "no knowledge graph, so no generated one",
-        ("model.knowledge=false", 'contrast.view="generated"'),
-        _has_entities,
-    ),
+    "without knowledge": Variant("no knowledge graph", ("model.knowledge=false",), _has_entities),
     "without multimodal": Variant(
         "no multimodal view",
         ('model.views=["knowledge"]',),

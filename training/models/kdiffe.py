@@ -41,8 +41,7 @@ class GeneratesTriplets(Protocol):
 class KDiffE(Recommender):
     """The paper's model, formulas (1)-(15).
 
-    Without a knowledge graph there is nothing to generate: then, or where the settings say so, the main view is
-    contrasted with itself under noise (SimGCL).
+    Without a knowledge graph there is nothing to generate and no contrast, unless the settings ask for noise (SimGCL).
     """
 
     def __init__(
@@ -68,9 +67,9 @@ class KDiffE(Recommender):
         """
         super().__init__(n_users, n_items, laplacian, views)
         self.contrast, self.seed = contrast or ContrastSettings(weight=0.0), seed
-        has_graph = generated is not None and self.contrast.view != "noise"
-        self.graph = generated if has_graph and self.contrast.weight > 0 else None
-        self.is_noised = self.contrast.weight > 0 and not has_graph and self.contrast.view != "generated"
+        view = self.contrast.view if self.contrast.weight > 0 else None
+        self.graph = generated if view == "generated" else None
+        self.is_noised = view == "noise"
         self._draws: torch.Generator | None = None
 
     @property

@@ -14,7 +14,7 @@ from training.experiments.tables import ablation_rows
 CLIPS = clips()
 BARE = replace(without_graph(CLIPS), features={})
 NO_B = "fitted without B"
-BOTH = small(model={"views": ["knowledge", "multimodal"]}, contrast={"weight": 0.01, "view": "auto"})
+BOTH = small(model={"views": ["knowledge", "multimodal"]}, contrast={"weight": 0.01})
 
 
 def differing(one: object, two: object) -> dict[str, object]:
@@ -31,7 +31,7 @@ def differing(one: object, two: object) -> dict[str, object]:
         ("KDiffE_3", {"contrast.weight": 0.0}),
         ("KDiffE_4", {"diffusion.graph": "random"}),
         ("noise", {"contrast.view": "noise"}),
-        ("without knowledge", {"model.knowledge": False, "contrast.view": "generated"}),
+        ("without knowledge", {"model.knowledge": False}),
         ("without multimodal", {"model.views": ("knowledge",)}),
         ("fitted without B", {"item_item.method": "none"}),
     ],
@@ -50,18 +50,18 @@ def test_a_variant_changes_its_own_settings_alone(name: str, expected: dict[str,
         (CLIPS, {"contrast": {"weight": 0.0}}, {"KDiffE_1", "without knowledge", NO_B}),
         (CLIPS, {"contrast": {"view": "noise"}}, {"KDiffE_1", "KDiffE_3", "without knowledge", NO_B}),
         (CLIPS, {"diffusion": {"graph": "random"}}, {"KDiffE_1", "KDiffE_3", "noise", "without knowledge", NO_B}),
-        (CLIPS, {"model": {"knowledge": False}}, {"KDiffE_1", "KDiffE_3", NO_B}),
+        (CLIPS, {"model": {"knowledge": False}}, {"KDiffE_1", NO_B}),
         (without_graph(CLIPS), {}, set(VARIANTS) - {"without multimodal"}),  # entities from features
-        (without_graph(CLIPS), {"entities": {"source": "never"}}, {"KDiffE_1", "KDiffE_3", NO_B}),
-        (BARE, {"item_item": {"method": "none"}}, {"KDiffE_1", "KDiffE_3"}),
-        (BARE, {"item_item": {"weight": 0.0}, "contrast": {"weight": 0.0}}, {"KDiffE_1"}),
-        (BARE, {"model": {"similarity_weight": 0.0}, "contrast": {"view": "generated"}}, {NO_B}),
+        (without_graph(CLIPS), {"entities": {"source": "never"}}, {"KDiffE_1", NO_B}),
+        (BARE, {"item_item": {"method": "none"}}, {"KDiffE_1"}),
+        (BARE, {"item_item": {"weight": 0.0}, "contrast": {"view": "noise"}}, {"KDiffE_1", "KDiffE_3"}),
+        (BARE, {"model": {"similarity_weight": 0.0}}, {NO_B}),
     ],
 )
 def test_only_variants_whose_part_is_there_are_run(
     data: DataSet, sections: dict[str, dict[str, object]], there: set[str]
 ) -> None:
-    runs, left_out = ablate(data, small(**{"contrast": {"view": "auto"}, **sections}), 2)
+    runs, left_out = ablate(data, small(**sections), 2)
     assert [run.value for run in runs].count(FULL) == 2
     assert {run.value for run in runs} == there | {FULL}
     assert set(left_out) == set(VARIANTS) - there

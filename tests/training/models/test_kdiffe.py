@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -64,7 +63,7 @@ def info_nce_by_hand(a: NDArray[np.float64], b: NDArray[np.float64], temperature
 
 
 def test_the_loss_gains_theta_1_times_the_contrast_of_the_batch_s_distinct_users_and_items() -> None:
-    with_contrast, without = model_with(Given(other_graph())), model_with(None, ContrastSettings(weight=0.0))
+    with_contrast, without = model_with(Given(other_graph())), model_with(None)
     users, positives = torch.tensor([5, 0, 5, 2]), torch.tensor([3, 3, 0, 6])
     negatives = torch.tensor([[1], [2], [7], [4]])
     added = with_contrast.loss(users, positives, negatives, small().loss) - without.loss(
@@ -106,9 +105,8 @@ def test_a_weight_of_0_leaves_the_graph_out_and_nothing_is_made() -> None:
     assert not graph.asked
 
 
-@pytest.mark.parametrize("view", ["auto", "noise"])
-def test_under_noise_two_copies_of_the_batch_s_nodes_are_contrasted(view: Literal["auto", "noise"]) -> None:
-    model = model_with(None, replace(CONTRAST, view=view, noise=0.4))
+def test_under_noise_two_copies_of_the_batch_s_nodes_are_contrasted() -> None:
+    model = model_with(None, replace(CONTRAST, view="noise", noise=0.4))
     users, items = torch.tensor([0, 2, 5]), torch.tensor([0, 3, 6])
     assert model.has_own_loss
     model.begin_epoch(4)
@@ -131,8 +129,7 @@ def test_under_noise_two_copies_of_the_batch_s_nodes_are_contrasted(view: Litera
 
 def test_noise_takes_the_place_of_a_graph_where_it_is_asked_for_alone() -> None:
     graph = Given(other_graph())
-    assert not model_with(graph).is_noised
-    assert not model_with(None, replace(CONTRAST, view="generated")).has_own_loss
+    assert not model_with(None).has_own_loss
     model = model_with(graph, replace(CONTRAST, view="noise"))
     assert model.begin_epoch(1) == {}
     assert not graph.asked
