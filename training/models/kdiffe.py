@@ -19,7 +19,7 @@ from training.settings import ContrastSettings
 
 # Anchors whose similarities to a batch's nodes are made at once.
 _CHUNK = 1024
-# What an epoch's noise is drawn for; the generated graph has the purposes below.
+# What an epoch's noise is drawn for, as a number; the generated graph has 0 to 2.
 _NOISE = 3
 
 
