@@ -281,8 +281,7 @@ def _ease_refuses(data: DataSet, settings: TrainingSettings) -> str:
 
 
 def _item_item_refuses(_: DataSet, settings: TrainingSettings) -> str:
-    table = settings.item_item
-    return "" if table.method != "none" and table.weight != 0 else "the settings ask for no B (item_item)"
+    return "" if settings.item_item.is_wanted else "the settings ask for no B (item_item)"
 
 
 def _diffmm_refuses(data: DataSet, _: TrainingSettings) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from training.data.dataset import DataSet
-from training.evaluation import ScoreUsers, Split, evaluate, interaction_matrix, scores_of
+from training.evaluation import Split, evaluate, interaction_matrix, scores_of
 from training.fitting import SELECTED_BY, WITH_TABLE, Fit, Kept, hold
 from training.item_item import (
     BesideScores,
@@ -199,15 +199,8 @@ def select_table(
     """
     if regressions.settings.weight == 0:
         return None, regressions.settings  # made for nothing
-    history = regressions.interactions
-    scores = scores_of(embeddings, history.shape[0], history, None)
-    return _select_beside(scores, regressions, split)
-
-
-def _select_beside(
-    scores: ScoreUsers, regressions: Regressions, split: Split
-) -> tuple[sparse.csr_array | None, ItemItemSettings]:
     history, n_selections = regressions.interactions, regressions.settings.n_selections
+    scores = scores_of(embeddings, history.shape[0], history, None)
     parts = split.parts(n_selections, _PART, _MOST_OF_PART) if n_selections > 1 else []
     return select_weights(
         regressions, BesideScores(scores, history, split), (BesideScores(scores, history, part) for part in parts)

@@ -132,6 +132,11 @@ class ContrastSettings(_Checked):
         "DiffMM: each modality's view is contrasted with the others', or with the main view; a lone one with the main.",
     )
 
+    @property
+    def second_view(self) -> Literal["generated", "noise"] | None:
+        """KDiffE: `view`, None where nothing is contrasted."""
+        return self.view if self.weight > 0 else None
+
 
 @dataclass(frozen=True)
 class LossSettings(_Checked):
@@ -269,6 +274,11 @@ class ItemItemSettings(_Checked):
     mean_of: tuple[TableSettings, ...] = setting(
         (), "The tables that B is the mean of, in place of what is named for one above; training writes it."
     )
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is to be a B."""
+        return self.method != "none" and self.weight != 0
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,11 @@ def _has_entities(data: DataSet, settings: TrainingSettings) -> bool:
 
 
 def _generates(data: DataSet, settings: TrainingSettings) -> bool:
-    contrast = settings.contrast
-    return _has_entities(data, settings) and contrast.weight > 0 and contrast.view == "generated"
+    return _has_entities(data, settings) and settings.contrast.second_view == "generated"
 
 
 def _contrasts(data: DataSet, settings: TrainingSettings) -> bool:
-    return _generates(data, settings) or (settings.contrast.weight > 0 and settings.contrast.view == "noise")
+    return _generates(data, settings) or settings.contrast.second_view == "noise"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ VARIANTS: Mapping[str, Variant] = {
     "fitted without B": Variant(
         "no B, and the epoch is selected without it",
         ("item_item.method=none",),
-        lambda _, s: s.item_item.method != "none" and s.item_item.weight != 0,
+        lambda _, s: s.item_item.is_wanted,
     ),
 }
 

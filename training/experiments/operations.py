@@ -16,8 +16,8 @@ def operations_of(data: DataSet, settings: TrainingSettings) -> dict[str, int] |
     n_columns, repeated = data.n_items, len(data.features)
     if settings.model.kind == "kdiffe":
         graph, _ = knowledge_of(data, settings)
-        is_left_out = settings.contrast.weight == 0 or settings.contrast.view == "noise"
-        if graph is None or is_left_out or settings.diffusion.graph == "random":
+        generates = settings.contrast.second_view == "generated" and settings.diffusion.graph == "diffusion"
+        if graph is None or not generates:
             return None
         rows = SparseRows.from_pairs(graph.item_rows, graph.entity_rows, data.n_items, len(graph.entity_ids))
         repeated = 1

@@ -58,7 +58,7 @@ def without_selection(settings: ItemItemSettings, n_items: int) -> ItemItemSetti
         ConfigurationError: one of these is left open.
     """
     settings = replace(settings, method=resolved_method(settings, n_items))
-    if settings.method == "none" or settings.weight == 0:
+    if not settings.is_wanted:
         return settings
     if settings.mean_of:
         if settings.weight < 0:

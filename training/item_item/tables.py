@@ -61,7 +61,8 @@ def _largest_of_sparse(
         size = 0
         for place in range(indptr[row], indptr[row + 1]):
             size = _offer(data[place], indices[place], values[row], columns[row], size)
-        kept[row] = _by_column(values[row], columns[row], size)
+        _by_column(values[row, :size], columns[row, :size])
+        kept[row] = size
     return columns, values, kept
 
 
@@ -79,7 +80,8 @@ def _largest_of_dense(weights: NDArray[Any], scale: NDArray[np.float32], per_row
                 size = _offer(value, column, values[row], columns[row], size)
                 if size == per_row:
                     least = values[row, 0]
-        kept[row] = _by_column(values[row], columns[row], size)
+        _by_column(values[row, :size], columns[row, :size])
+        kept[row] = size
     return columns, values, kept
 
 
@@ -120,11 +122,10 @@ def _offer(value: float, column: int, values: NDArray[Any], columns: NDArray[np.
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _by_column(values: NDArray[Any], columns: NDArray[np.int32], size: int) -> int:
-    """Sort a row's first entries by column; returns how many they are."""
-    order = np.argsort(columns[:size])
-    values[:size], columns[:size] = values[:size][order], columns[:size][order]
-    return size
+def _by_column(values: NDArray[Any], columns: NDArray[np.int32]) -> None:
+    """Sort entries by column."""
+    order = np.argsort(columns)
+    values[:], columns[:] = values[order], columns[order]
 
 
 def two_hops(table: sparse.csr_array, per_row: int) -> sparse.csr_array:

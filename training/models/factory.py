@@ -89,7 +89,7 @@ def _kdiffe(
         views.append(MultimodalView(data.n_users, data.features, model, settings.multimodal.width, generator))
     generated = None
     contrast = settings.contrast
-    if triplets is not None and knowledge is not None and contrast.weight > 0 and contrast.view == "generated":
+    if triplets is not None and knowledge is not None and contrast.second_view == "generated":
         history = interaction_matrix(data.train, data.n_users, data.n_items)
         generated = GeneratedGraph(knowledge, history, model.width, settings.diffusion, settings.run.seed, device)
     return KDiffE(data.n_users, data.n_items, laplacian, views, generated, contrast, settings.run.seed)

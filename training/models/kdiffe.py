@@ -67,9 +67,8 @@ class KDiffE(Recommender):
         """
         super().__init__(n_users, n_items, laplacian, views)
         self.contrast, self.seed = contrast or ContrastSettings(weight=0.0), seed
-        view = self.contrast.view if self.contrast.weight > 0 else None
-        self.graph = generated if view == "generated" else None
-        self.is_noised = view == "noise"
+        self.graph = generated if self.contrast.second_view == "generated" else None
+        self.is_noised = self.contrast.second_view == "noise"
         self._draws: torch.Generator | None = None
 
     @property
@@ -80,8 +79,9 @@ class KDiffE(Recommender):
         return view
 
     def begin_epoch(self, number: int) -> Mapping[str, float]:
-        """D7: train the denoiser and make Ĝ_k anew, where it is due."""
-        self._draws = self._draws_of(number)
+        """D7: train the denoiser and make Ĝ_k anew, where it is due; or seed the epoch's noise."""
+        if self.is_noised:  # by the epoch, so that a resumed fit draws the same
+            self._draws = seeded_generator(self.seed, number, _NOISE, next(self.parameters()).device)
         if self.graph is None:
             return {}
         view = self.knowledge
@@ -110,15 +110,11 @@ class KDiffE(Recommender):
         """InfoNCE of some nodes."""
         own = main.index_select(0, nodes)
         if other is None:
-            draws = self._draws or self._draws_of(0)
-            pair = [perturbed(own, self.contrast.noise, draws) for _ in range(2)]
+            assert self._draws is not None, "begin_epoch seeds the noise"  # noqa: S101
+            pair = [perturbed(own, self.contrast.noise, self._draws) for _ in range(2)]
         else:
             pair = [own, other.index_select(0, nodes)]
         return info_nce(pair[0], pair[1], self.contrast.temperature, _CHUNK)
-
-    def _draws_of(self, number: int) -> torch.Generator:
-        """What draws an epoch's noise: a resumed fit has the same."""
-        return seeded_generator(self.seed, number, _NOISE, next(self.parameters()).device)
 
     def generated(self) -> dict[str, Tensor]:
         """The denoiser, its optimiser and Ĝ_k."""
