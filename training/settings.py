@@ -42,6 +42,13 @@ class ModelSettings(_Checked):
     width: int = setting(64, "Width of the embeddings, d.", ge=1, le=4096)
     n_layers: int = setting(3, "Propagation layers, L.", ge=0, le=16)
     readout: Literal["mean", "sum"] = setting("mean", "Readout weights: mean is α_l = 1/(L+1), sum is α_l = 1 (D4).")
+    readout_growth: float = setting(
+        1.0,
+        "How many times the weight of the layer below a layer has, g: α_l is multiplied by g^l. Above 1 far neighbors "
+        "count more, and a vector's own row less (D4).",
+        ge=0.1,
+        le=10.0,
+    )
     similarity_weight: float = setting(0.7, "Weight of the attention matrix S in L̄, ξ.", ge=0.0)
     self_loops: bool = setting(False, "Whether L̄ has self-loops.")
     knowledge: bool = setting(True, "Whether items are aggregated with their entities, formulas (1) and (2).")

@@ -33,7 +33,10 @@ FEATURED = without_graph(clips())
 CASES = {
     "graph": (GRAPHED, small()),
     "codebooks": (FEATURED, small(model={"readout": "sum", "self_loops": True}, item_item={"content": "none"})),
-    "views": (FEATURED, small(model={"views": ["knowledge", "multimodal"]}, multimodal={"width": 5})),
+    "views": (
+        FEATURED,
+        small(model={"views": ["knowledge", "multimodal"], "readout_growth": 1.5}, multimodal={"width": 5}),
+    ),
     "diffmm": (
         FEATURED,
         small(model={"kind": "diffmm"}, diffusion={"n_kept": 1, "hidden": 8}, multimodal={"residual_weight": 0.0}),
@@ -107,9 +110,9 @@ def test_the_published_z_is_the_polynomial_in_the_dense_matrix(case: Case) -> No
         links += np.eye(len(links))
     scale = np.diag([1 / math.sqrt(degree) if degree else 0 for degree in links.sum(1)])
     whole = scale @ (links + model.similarity_weight * similarity) @ scale
-    alpha = 1.0 if model.readout == "sum" else 1 / (model.n_layers + 1)
+    first = 1.0 if model.readout == "sum" else 1 / (model.n_layers + 1)
     expected = sum(
-        alpha * np.linalg.matrix_power(whole, layer) @ trained.base.astype(np.float64)
+        first * model.readout_growth**layer * np.linalg.matrix_power(whole, layer) @ trained.base.astype(np.float64)
         for layer in range(model.n_layers + 1)
     )
     found = kernel_embeddings(trained, n_users)

@@ -21,17 +21,28 @@ NO_TABLE = "without B"
 Applies = Callable[[DataSet, TrainingSettings], bool]
 
 
+def _is_kdiffe(settings: TrainingSettings) -> bool:
+    return settings.model.kind == "kdiffe"
+
+
 def _has_entities(data: DataSet, settings: TrainingSettings) -> bool:
     makes = settings.entities.source == "always" or (settings.entities.source == "auto" and data.knowledge is None)
-    return settings.model.knowledge and (data.knowledge is not None or (makes and bool(data.features)))
+    has_any = data.knowledge is not None or (makes and bool(data.features))
+    return _is_kdiffe(settings) and settings.model.knowledge and has_any
 
 
-def _generates(data: DataSet, settings: TrainingSettings) -> bool:
+def _has_second_view(data: DataSet, settings: TrainingSettings) -> bool:
     return _has_entities(data, settings) and settings.contrast.second_view == "generated"
 
 
+def _generates(data: DataSet, settings: TrainingSettings) -> bool:
+    return _has_second_view(data, settings) if _is_kdiffe(settings) else bool(data.features)
+
+
 def _contrasts(data: DataSet, settings: TrainingSettings) -> bool:
-    return _generates(data, settings) or settings.contrast.second_view == "noise"
+    if _is_kdiffe(settings):
+        return _has_second_view(data, settings) or settings.contrast.second_view == "noise"
+    return bool(data.features) and settings.contrast.weight > 0
 
 
 @dataclass(frozen=True)
@@ -58,18 +69,21 @@ VARIANTS: Mapping[str, Variant] = {
         ("diffusion.guided=false",),
         lambda d, s: _generates(d, s) and s.diffusion.guided and s.diffusion.graph == "diffusion",
     ),
-    "KDiffE_3": Variant("no contrast (θ1 = 0), so no diffusion", ("contrast.weight=0.0",), _contrasts),
+    "KDiffE_3": Variant("no contrast (θ1 = 0), and KDiffE no diffusion", ("contrast.weight=0.0",), _contrasts),
     "KDiffE_4": Variant(
         "a random thinning in place of the diffusion",
         ('diffusion.graph="random"',),
         lambda d, s: _generates(d, s) and s.diffusion.graph == "diffusion",
     ),
-    "noise": Variant("noise in place of the generated graph", ('contrast.view="noise"',), _generates),
+    "noise": Variant("noise in place of the generated graph", ('contrast.view="noise"',), _has_second_view),
     "without knowledge": Variant("no knowledge graph", ("model.knowledge=false",), _has_entities),
     "without multimodal": Variant(
         "no multimodal view",
         ('model.views=["knowledge"]',),
-        lambda d, s: "multimodal" in s.model.views and len(s.model.views) > 1 and bool(d.features),
+        lambda d, s: _is_kdiffe(s) and "multimodal" in s.model.views and len(s.model.views) > 1 and bool(d.features),
+    ),
+    "plain readout": Variant(
+        "all layers weigh the same (g = 1)", ("model.readout_growth=1.0",), lambda _, s: s.model.readout_growth != 1
     ),
     "fitted without B": Variant(
         "no B, and the epoch is selected without it",

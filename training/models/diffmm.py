@@ -119,7 +119,7 @@ class ModalView(View):
         """
         super().__init__()
         self.name = "modal"
-        alpha = readout_weights(model.readout, model.n_layers)
+        alpha = readout_weights(model)
         self.alpha = [alpha[0] + settings.residual_weight, *alpha[1:]]
         self.user_embeddings = embedding_table(n_users, model.width, model.init_scale, generator)
         self.item_embeddings = embedding_table(n_items, model.width, model.init_scale, generator)

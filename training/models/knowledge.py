@@ -28,7 +28,7 @@ class KnowledgeView(View):
     ) -> None:
         super().__init__()
         self.name = "knowledge"
-        self.alpha = readout_weights(settings.readout, settings.n_layers)
+        self.alpha = readout_weights(settings)
         self.triplets = triplets
         width, scale = settings.width, settings.init_scale
         self.user_embeddings = embedding_table(n_users, width, scale, generator)

@@ -41,7 +41,7 @@ class MultimodalView(View):
         """
         super().__init__()
         self.name = "multimodal"
-        self.alpha = readout_weights(settings.readout, settings.n_layers)
+        self.alpha = readout_weights(settings)
         scale = settings.init_scale or width**-0.5
         self.user_embeddings = embedding_table(n_users, width, settings.init_scale, generator)
         # The mix is a mean at the start: as many times larger, so that an item's entries have the start's scale.

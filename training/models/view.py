@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from training.settings import ModelSettings
 
 
 class View(nn.Module):
@@ -46,9 +48,10 @@ class View(nn.Module):
         return {}
 
 
-def readout_weights(readout: Literal["mean", "sum"], n_layers: int) -> list[float]:
-    """D4: α_l = 1/(L+1), or 1."""
-    return [1.0 / (n_layers + 1) if readout == "mean" else 1.0] * (n_layers + 1)
+def readout_weights(settings: ModelSettings) -> list[float]:
+    """D4: α_l = g^l / (L+1), or g^l."""
+    first = 1.0 / (settings.n_layers + 1) if settings.readout == "mean" else 1.0
+    return [first * settings.readout_growth**layer for layer in range(settings.n_layers + 1)]
 
 
 def embedding_table(rows: int, width: int, scale: float, generator: torch.Generator) -> nn.Parameter:

@@ -14,7 +14,9 @@ from training.experiments.tables import ablation_rows
 CLIPS = clips()
 BARE = replace(without_graph(CLIPS), features={})
 NO_B = "fitted without B"
-BOTH = small(model={"views": ["knowledge", "multimodal"]}, contrast={"weight": 0.01})
+USUAL = set(VARIANTS) - {"without multimodal", "plain readout"}
+DIFFMM = {"kind": "diffmm", "views": ["knowledge", "multimodal"]}
+BOTH = small(model={"views": ["knowledge", "multimodal"], "readout_growth": 1.5}, contrast={"weight": 0.01})
 
 
 def differing(one: object, two: object) -> dict[str, object]:
@@ -33,6 +35,7 @@ def differing(one: object, two: object) -> dict[str, object]:
         ("noise", {"contrast.view": "noise"}),
         ("without knowledge", {"model.knowledge": False}),
         ("without multimodal", {"model.views": ("knowledge",)}),
+        ("plain readout", {"model.readout_growth": 1.0}),
         ("fitted without B", {"item_item.method": "none"}),
     ],
 )
@@ -45,17 +48,21 @@ def test_a_variant_changes_its_own_settings_alone(name: str, expected: dict[str,
 @pytest.mark.parametrize(
     ("data", "sections", "there"),
     [
-        (CLIPS, {"model": {"views": ["knowledge", "multimodal"]}}, set(VARIANTS)),
-        (CLIPS, {}, set(VARIANTS) - {"without multimodal"}),
+        (CLIPS, {"model": {"views": ["knowledge", "multimodal"], "readout_growth": 1.5}}, set(VARIANTS)),
+        (CLIPS, {}, USUAL),
         (CLIPS, {"contrast": {"weight": 0.0}}, {"KDiffE_1", "without knowledge", NO_B}),
         (CLIPS, {"contrast": {"view": "noise"}}, {"KDiffE_1", "KDiffE_3", "without knowledge", NO_B}),
         (CLIPS, {"diffusion": {"graph": "random"}}, {"KDiffE_1", "KDiffE_3", "noise", "without knowledge", NO_B}),
         (CLIPS, {"model": {"knowledge": False}}, {"KDiffE_1", NO_B}),
-        (without_graph(CLIPS), {}, set(VARIANTS) - {"without multimodal"}),  # entities from features
+        (without_graph(CLIPS), {}, USUAL),  # entities from features
         (without_graph(CLIPS), {"entities": {"source": "never"}}, {"KDiffE_1", NO_B}),
         (BARE, {"item_item": {"method": "none"}}, {"KDiffE_1"}),
         (BARE, {"item_item": {"weight": 0.0}, "contrast": {"view": "noise"}}, {"KDiffE_1", "KDiffE_3"}),
         (BARE, {"model": {"similarity_weight": 0.0}}, {NO_B}),
+        # DiffMM generates whatever is contrasted, and has neither entities nor noise nor views to choose.
+        (CLIPS, {"model": DIFFMM}, {"KDiffE_1", "KDiffE_2", "KDiffE_3", "KDiffE_4", NO_B}),
+        (CLIPS, {"model": DIFFMM, "contrast": {"weight": 0.0}}, {"KDiffE_1", "KDiffE_2", "KDiffE_4", NO_B}),
+        (CLIPS, {"model": DIFFMM, "diffusion": {"graph": "random"}}, {"KDiffE_1", "KDiffE_3", NO_B}),
     ],
 )
 def test_only_variants_whose_part_is_there_are_run(

@@ -9,7 +9,7 @@ from tests.training.item_item.histories import gram_by_hand, history, kept_by_ha
 from tests.training.worlds import interactions
 from training.errors import ConfigurationError
 from training.evaluation import interaction_matrix
-from training.item_item import ease_weights, largest_of_dense, tables
+from training.item_item import ease_weights, tables
 from training.item_item.content import unit_rows
 from training.item_item.ease import ease_table, gram_inverse, weighted_gram
 
@@ -90,7 +90,5 @@ def test_a_lambda_that_single_precision_can_not_bear_is_refused_with_the_next_st
 def test_nothing_depends_on_the_size_of_the_blocks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     _, matrix = history(1)
     whole = ease_weights(matrix, 2.0)
-    truncated = largest_of_dense(whole, 3).toarray()
     monkeypatch.setattr(tables, "CHUNK", chunk)
     np.testing.assert_array_equal(ease_weights(matrix, 2.0), whole)
-    np.testing.assert_array_equal(largest_of_dense(whole, 3).toarray(), truncated)
