@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from training.experiments.pairs import as_one_family
 from training.labels import NAMES, SLICE_NAMES, metric_label
 from training.page import Page, Plot, Section, Table, Text
 from training.plots import Line, bars_figure, lines_figure, training_figure
@@ -443,7 +444,7 @@ def _significance(pairs: Sequence[Record]) -> Table:
             _p(pair.metrics["p_t"]),
             _p(pair.metrics["p_holm"]),
         )
-        for pair in pairs
+        for pair in as_one_family(pairs)
     ]
     level = float(pairs[0].facts.get("level", 0.95))
     columns = ("pair", "metric", "difference", f"{level:.0%} interval", "p, Wilcoxon", "p, t-test", "p, Holm")

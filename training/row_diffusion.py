@@ -399,21 +399,25 @@ def kept_triplets(
     return items[order].astype(np.int32), relations[order].astype(np.int32), entities[order].astype(np.int32)
 
 
-def operations(rows: SparseRows, guide_width: int, settings: DiffusionSettings) -> tuple[int, int]:
+def operations(
+    rows: SparseRows, guide_width: int, settings: DiffusionSettings, *, has_target: bool = False
+) -> tuple[int, int]:
     """Multiplications and additions of an epoch of training and of a reverse process, as the module's text has them.
 
-    For E > h; with fewer columns it is less.
+    For E > h; with fewer columns it is less. Of the text's 10 n h d, 4 are the guide's and 6 the guidance term's.
 
     Args:
         rows: x_0.
         guide_width: d.
         settings: the diffusion's.
+        has_target: whether the loss has the guidance term although the denoiser has no guide (DiffMM's signal).
     """
     n, nnz = int(np.count_nonzero(rows.sizes)), len(rows)
-    columns, h, d = rows.n_columns, settings.hidden, guide_width if settings.guided else 0
+    columns, h, guide = rows.n_columns, settings.hidden, guide_width if settings.guided else 0
+    term = guide_width if settings.guided or has_target else 0
     optimiser_steps = -(-n // settings.batch_size)
-    per_step = 8 * columns * h**2 + 4 * columns * h * d + 4 * h**3 + 28 * columns * h
-    training = optimiser_steps * per_step + 10 * n * h * (h + d) + 4 * nnz * h
+    per_step = 8 * columns * h**2 + 4 * columns * h * term + 4 * h**3 + 28 * columns * h
+    training = optimiser_steps * per_step + n * h * (10 * h + 4 * guide + 6 * term) + 4 * nnz * h
     start = start_step(settings)
-    hidden_space = n * h**2 * (4 * start - 2) + 2 * n * h * d * start + 4 * columns * h**2
+    hidden_space = n * h**2 * (4 * start - 2) + 2 * n * h * guide * start + 4 * columns * h**2
     return training, hidden_space + 2 * n * columns * h

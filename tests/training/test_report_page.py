@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -373,10 +374,14 @@ def test_significance_stands_under_the_comparison_that_it_is_of() -> None:
         facts={"of": "comparison", "metric": "ndcg@20", "level": 0.95, "base": ""},
     )
     ablation = record("ablation", 0.2, value="full", parameter="variant")
-    page = report_page([], [record("comparison", 0.1), pair, ablation])
+    # Of two calls, each a family of its own then; the table's pairs are one family: Holm's 2 · .003 and 1 · .02.
+    later = replace(pair, value="popularity", metrics={**figures, "p_t": 0.02, "p_holm": 0.02})
+    page = report_page([], [record("comparison", 0.1), pair, later, ablation])
     _, tested = tables(page, "Comparison: clips, test")
+    shown = ["NDCG@20", "+0.0123", "+0.0010 to +0.0200", "< .0001"]
     assert [list(cells) for cells in tested.rows] == [
-        ["kdiffe − ease", "NDCG@20", "+0.0123", "+0.0010 to +0.0200", "< .0001", "0.0030", "0.0060"]
+        ["kdiffe − ease", *shown, "0.0030", "0.0060"],
+        ["kdiffe − popularity", *shown, "0.0200", "0.0200"],
     ]
     assert tested.columns[3] == "95% interval"
     assert len(tables(page, "Ablation: clips, test")) == 1

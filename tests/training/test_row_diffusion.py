@@ -310,6 +310,21 @@ def test_the_counted_operations_are_those_that_torch_counts() -> None:
     assert counter.get_total_flops() == pytest.approx(reverse, rel=0.01)
 
 
+def test_the_counted_operations_of_a_target_without_a_guide_are_those_that_torch_counts() -> None:
+    n, columns, hidden, width = 600, 1000, 96, 48
+    rows = random_rows(n, columns)
+    chosen = settings(hidden=hidden, batch_size=150, start_step=4, guided=False)
+    made = RowDiffusion(rows, width, chosen, generator(), CPU)
+    target, embeddings = (torch.randn(k, width, generator=generator()) for k in (n, columns))
+    training, reverse = operations(rows, width, chosen, has_target=True)
+    with FlopCounterMode(display=False) as counter:
+        made.train_epoch(None, embeddings, generator(), target)
+    assert 0.92 * training < counter.get_total_flops() <= training
+    with FlopCounterMode(display=False) as counter:
+        made.reconstruct(None, generator(), 2)
+    assert counter.get_total_flops() == pytest.approx(reverse, rel=0.01)
+
+
 def test_tiktok_s_epoch_takes_a_thousandth_of_the_published_code_s_operations() -> None:
     """34,600 rows × 13.4 M weights × 6, and the same rows × 10 reverse steps × 2 (the published code's shapes)."""
     published = 34_600 * 13.4e6 * (6 + 10 * 2)

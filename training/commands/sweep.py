@@ -14,7 +14,7 @@ from training.data.loading import load_data_set
 from training.experiments.compare import summary
 from training.experiments.lab import Lab
 from training.experiments.progress import RunBars
-from training.experiments.sweep import PARAMETERS, parameter_of, values_of
+from training.experiments.sweep import PARAMETERS, check_effect, parameter_of, values_of
 from training.experiments.sweep import sweep as runs_of
 from training.experiments.tables import SWEEP_COLUMNS, sweep_rows
 from training.results import Record, Results
@@ -42,7 +42,9 @@ def sweep(
     command = command_text("sweep", {**options, "config": config, "set": overrides})
     records_file = Results(results)
     with RunBars(console(), f"sweep of {parameter}") as bars:
-        lab = Lab(load_data_set(data, settings.split), records_file, bars, splits=splits, command=command)
+        loaded = load_data_set(data, settings.split)
+        check_effect(loaded, settings, parameter)
+        lab = Lab(loaded, records_file, bars, splits=splits, command=command)
         records = run_all(lab, runs, bars)
     out = console()
     by_split: dict[str, list[Record]] = {name: [r for r in records if r.split == name] for name in splits}

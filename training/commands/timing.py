@@ -48,6 +48,8 @@ def timing(
         loaded = load_data_set(data, settings.split)
         todo = timings(loaded, settings, whole, of_users)
         mark = fingerprint(loaded)
+        if of_steps is None and not any(one.parameter == "steps" for one in todo):
+            bars.note(f"No diffusion on {loaded.name} with these settings: nothing is measured against T.")
         records = []
         bars.runs(0, len(todo))
         for number, one in enumerate(todo, 1):

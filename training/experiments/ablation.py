@@ -12,6 +12,7 @@ from training.data.dataset import DataSet
 from training.errors import ConfigurationError
 from training.experiments.lab import Lab, Run, digest_of
 from training.experiments.pairs import Side, paired_records
+from training.experiments.parts import contrasts, diffuses, has_entities, has_second_view, is_kdiffe
 from training.results import Record
 from training.settings import TrainingSettings
 
@@ -21,28 +22,10 @@ NO_TABLE = "without B"
 Applies = Callable[[DataSet, TrainingSettings], bool]
 
 
-def _is_kdiffe(settings: TrainingSettings) -> bool:
-    return settings.model.kind == "kdiffe"
-
-
-def _has_entities(data: DataSet, settings: TrainingSettings) -> bool:
-    makes = settings.entities.source == "always" or (settings.entities.source == "auto" and data.knowledge is None)
-    has_any = data.knowledge is not None or (makes and bool(data.features))
-    return _is_kdiffe(settings) and settings.model.knowledge and has_any
-
-
-def _has_second_view(data: DataSet, settings: TrainingSettings) -> bool:
-    return _has_entities(data, settings) and settings.contrast.second_view == "generated"
-
-
-def _generates(data: DataSet, settings: TrainingSettings) -> bool:
-    return _has_second_view(data, settings) if _is_kdiffe(settings) else bool(data.features)
-
-
-def _contrasts(data: DataSet, settings: TrainingSettings) -> bool:
-    if _is_kdiffe(settings):
-        return _has_second_view(data, settings) or settings.contrast.second_view == "noise"
-    return bool(data.features) and settings.contrast.weight > 0
+def _is_guided(data: DataSet, settings: TrainingSettings) -> bool:
+    # DiffMM's denoisers have no guide: what is left out is the signal in their loss.
+    matters = is_kdiffe(settings) or settings.diffusion.guide_weight > 0
+    return diffuses(data, settings) and settings.diffusion.guided and matters
 
 
 @dataclass(frozen=True)
@@ -67,23 +50,25 @@ VARIANTS: Mapping[str, Variant] = {
     "KDiffE_2": Variant(
         "no guide of the diffusion",
         ("diffusion.guided=false",),
-        lambda d, s: _generates(d, s) and s.diffusion.guided and s.diffusion.graph == "diffusion",
+        _is_guided,
     ),
-    "KDiffE_3": Variant("no contrast (θ1 = 0), and KDiffE no diffusion", ("contrast.weight=0.0",), _contrasts),
+    "KDiffE_3": Variant("no contrast (θ1 = 0), and KDiffE no diffusion", ("contrast.weight=0.0",), contrasts),
     "KDiffE_4": Variant(
         "a random thinning in place of the diffusion",
         ('diffusion.graph="random"',),
-        lambda d, s: _generates(d, s) and s.diffusion.graph == "diffusion",
+        diffuses,
     ),
-    "noise": Variant("noise in place of the generated graph", ('contrast.view="noise"',), _has_second_view),
-    "without knowledge": Variant("no knowledge graph", ("model.knowledge=false",), _has_entities),
+    "noise": Variant("noise in place of the generated graph", ('contrast.view="noise"',), has_second_view),
+    "without knowledge": Variant("no knowledge graph", ("model.knowledge=false",), has_entities),
     "without multimodal": Variant(
         "no multimodal view",
         ('model.views=["knowledge"]',),
-        lambda d, s: _is_kdiffe(s) and "multimodal" in s.model.views and len(s.model.views) > 1 and bool(d.features),
+        lambda d, s: is_kdiffe(s) and "multimodal" in s.model.views and len(s.model.views) > 1 and bool(d.features),
     ),
     "plain readout": Variant(
-        "all layers weigh the same (g = 1)", ("model.readout_growth=1.0",), lambda _, s: s.model.readout_growth != 1
+        "all layers weigh the same (g = 1)",
+        ("model.readout_growth=1.0",),
+        lambda _, s: s.model.readout_growth != 1 and s.model.n_layers > 0,
     ),
     "fitted without B": Variant(
         "no B, and the epoch is selected without it",

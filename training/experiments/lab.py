@@ -101,7 +101,7 @@ class Lab:
         found = [self.results.get(blank.key) for blank in blanks]
         there = [record for record in found if record is not None]
         if len(there) == len(blanks):
-            return there
+            return self._of_base(there, run.base)
         if run.kind != "comparison" and (same := self._compared(run, blanks)):
             self.results.append(same)
             return [record for record, _ in same]
@@ -127,6 +127,14 @@ class Lab:
             return None
         return kept[0].user_ids, np.stack([users.values[metric] for users in kept])
 
+    def _of_base(self, records: Sequence[Record], base: str) -> list[Record]:
+        """Records that stand, as part of what is varied now: less a part, a run is the same whatever the part was."""
+        made = [record if record.facts["base"] == base else _with_base(record, base) for record in records]
+        fresh = [(new, None) for new, old in zip(made, records, strict=True) if new is not old]
+        if fresh:
+            self.results.append(fresh)
+        return made
+
     def _compared(self, run: Run, blanks: Sequence[Record]) -> list[tuple[Record, UserValues]]:
         """The records of a comparison that trained exactly this (the full model of an ablation), as this run's."""
         made = []
@@ -135,10 +143,8 @@ class Lab:
             users = None if found is None else self.results.users(found.key)
             if found is None or users is None:
                 return []
-            facts = {**found.facts, "base": run.base}
-            made.append(
-                (replace(found, kind=blank.kind, parameter=blank.parameter, value=blank.value, facts=facts), users)
-            )
+            of_kind = replace(found, kind=blank.kind, parameter=blank.parameter, value=blank.value)
+            made.append((_with_base(of_kind, run.base), users))
         return made
 
     def _blank(self, run: Run, name: str, split: str) -> Record:
@@ -195,6 +201,10 @@ class Lab:
 
     def _split(self, part: Interactions) -> Split:
         return Split.of(part, self.data.train, self.data.n_users, self.data.n_items)
+
+
+def _with_base(record: Record, base: str) -> Record:
+    return replace(record, facts={**record.facts, "base": base})
 
 
 def digest_of(model: Model, settings: TrainingSettings) -> str:

@@ -66,6 +66,12 @@ def paired_records(lab: Lab, of: str, pairs: Sequence[tuple[Side, Side]]) -> lis
     return made
 
 
+def as_one_family(tests: Sequence[Record]) -> list[Record]:
+    """Paired comparisons with Holm's adjustment over exactly these: what a table shows may come of several calls."""
+    adjusted = holm([test.metrics["p_t"] for test in tests])
+    return [replace(test, metrics={**test.metrics, "p_holm": p}) for test, p in zip(tests, adjusted, strict=True)]
+
+
 def _values(lab: Lab, side: Side, metric: str) -> Any:
     found = lab.values(side.records, metric + WITHOUT if side.without_table else metric)
     return None if found is None else found[1]

@@ -12,6 +12,7 @@ from training.errors import ResultsError
 from training.experiments.ablation import FULL, VARIANTS
 from training.experiments.faithfulness import GRID, ORDERS
 from training.experiments.lab import METRICS
+from training.experiments.pairs import as_one_family
 from training.experiments.sweep import PARAMETERS
 from training.experiments.tables import (
     ABLATION_COLUMNS,
@@ -373,13 +374,16 @@ def _machine(record: Record) -> str:
 
 
 def _tests_of(tests: list[Record], shown: Sequence[Record]) -> list[Record]:
-    """The paired comparisons of exactly the runs that are shown, all seeds of both sides; the last of each pair."""
+    """The paired comparisons of exactly the runs that are shown, all seeds of both sides; the last of each pair.
+
+    They are one family, whatever else they were compared beside.
+    """
     seeds: dict[tuple[str, str], set[str]] = {}
     for record in shown:
         seeds.setdefault((record.model, str(record.value)), set()).add(record.key[:16])
     there = list(seeds.values())
     about = [test for test in tests if all(set(side) in there for side in test.facts["runs"])]
-    return list({(t.model, str(t.value), str(t.facts["metric"])): t for t in about}.values())
+    return as_one_family(list({(t.model, str(t.value), str(t.facts["metric"])): t for t in about}.values()))
 
 
 def _metric(records: Sequence[Record], metric: str) -> Record | None:

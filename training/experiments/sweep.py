@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from training.comparison import MODELS
+from training.data.dataset import DataSet
 from training.errors import ConfigurationError
 from training.experiments.ablation import changed
 from training.experiments.lab import Run
+from training.experiments.parts import contrasts, diffuses, generates
 from training.results import digest
 from training.settings import TrainingSettings
 
@@ -43,6 +45,17 @@ PARAMETERS: Mapping[str, Parameter] = {
     "steps": Parameter("diffusion steps, T", ("diffusion.n_steps",), (2, 5, 10, 20, 50, 100)),
     "tau": Parameter("temperature, τ", ("contrast.temperature",), (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)),
     "theta1": Parameter("weight of the contrast, θ1", ("contrast.weight",), (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)),
+}
+
+
+# Settings of a part that a model may not have, with what it is called; of the diffusion's own settings all the rest.
+_PARTS: Mapping[str, tuple[str, Callable[[DataSet, TrainingSettings], bool]]] = {
+    "contrast.weight": ("contrast", contrasts),
+    "contrast.temperature": ("contrast", contrasts),
+    "contrast.batch_size": ("contrast", contrasts),
+    "diffusion.n_kept": ("generated graph", generates),
+    "diffusion.rebuild_every": ("generated graph", generates),
+    "diffusion.graph": ("generated graph", generates),
 }
 
 
@@ -95,6 +108,25 @@ def overrides_of(parameter: Parameter, value: Value) -> list[str]:
             f"{' × '.join(parameter.settings)}."
         )
     return [f"{name}={part}" for name, part in zip(parameter.settings, parts, strict=True)]
+
+
+def check_effect(data: DataSet, settings: TrainingSettings, name: str) -> None:
+    """Refuse a parameter of a part that the model does not have here: every value would give the same model.
+
+    Raises:
+        ConfigurationError: it has no effect.
+    """
+    named = parameter_of(name, settings).settings[0]
+    if named == "contrast.weight":  # 0 may be what is held
+        settings = replace(settings, contrast=replace(settings.contrast, weight=1.0))
+    of_diffusion = diffuses if named.startswith("diffusion.") else None
+    part, is_there = _PARTS.get(named, ("diffusion", of_diffusion))
+    if is_there is not None and not is_there(data, settings):
+        raise ConfigurationError(
+            f"--parameter {name}: on {data.name} this model has no {part}, so every value gives the same model. It "
+            "comes with a knowledge graph or features and contrast.weight above 0; a diffusion also with "
+            "contrast.view = 'generated' and diffusion.graph = 'diffusion'."
+        )
 
 
 def sweep(settings: TrainingSettings, name: str, values: Sequence[Value], n_seeds: int) -> list[Run]:

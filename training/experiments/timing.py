@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from training.data.dataset import DataSet, Interactions
 from training.errors import ConfigurationError
 from training.experiments.ablation import changed
 from training.experiments.operations import operations_of
+from training.experiments.parts import diffuses
+from training.experiments.sweep import check_effect
 from training.observer import Observer
 from training.results import Record, Results, digest, machine, now
 from training.runs import train_on
@@ -50,16 +52,20 @@ def timings(
     Args:
         data: the data set.
         settings: what is trained.
-        steps: values of T; None for `STEPS`, empty for none.
+        steps: values of T; None for `STEPS` where there is a diffusion, empty for none.
         users: numbers of users, or shares of them below 1; None for the paper's numbers that the set has, or shares.
             All users come last.
 
     Raises:
-        ConfigurationError: T out of its bounds, or a number of users that the set doesn't have.
+        ConfigurationError: T out of its bounds or of no effect, or a number of users that the set doesn't have.
     """
+    if steps is None:
+        steps = STEPS if diffuses(data, settings) else ()
+    elif steps:
+        check_effect(data, settings, "steps")
     made = [
         Timing("steps", value, changed(settings, [f"diffusion.n_steps={value}"]), data)
-        for value in dict.fromkeys(STEPS if steps is None else steps)
+        for value in dict.fromkeys(steps)
     ]
     if users is None:
         users = [n for n in USERS if n < data.n_users] if data.n_users > 2 * USERS[0] else SHARES
@@ -88,7 +94,7 @@ def some_users(data: DataSet, count: int, seed: int) -> DataSet:
 def time_epochs(
     timing: Timing, name: str, mark: str, epochs: int, results: Results, observer: Observer, command: str
 ) -> Record:
-    """The median time of an epoch, the first one left out (it compiles and warms up).
+    """The usual time of an epoch, the first one left out (it compiles and warms up): see `usual`.
 
     Nothing is evaluated and no B is made: an epoch is the denoiser's training, the generated graph and the batches.
 
@@ -96,7 +102,7 @@ def time_epochs(
         timing: what to measure.
         name: the model.
         mark: fingerprint of the whole data set.
-        epochs: epochs to measure, ≥ 1, after the first.
+        epochs: epochs to measure, ≥ 1, after the first; rounded up to whole cycles of generated graphs.
         results: where the record is looked up and goes.
         observer: is told about every phase.
         command: what the user called.
@@ -122,6 +128,8 @@ def time_epochs(
     if found is not None:
         return found
     observer.note(f"{model}, {timing.parameter} = {timing.value}")
+    every = settings.diffusion.rebuild_every if diffuses(timing.data, settings) else 1
+    epochs = -(-epochs // every) * every
     settings = replace(
         settings,
         optimiser=replace(settings.optimiser, max_epochs=epochs + 1),
@@ -139,9 +147,19 @@ def time_epochs(
         "n_interactions": len(bare.train),
         "operations": operations_of(bare, settings),
     }
-    record = replace(blank, seconds=round(median(seconds), 4), epochs=epochs, facts=facts, at=now())
+    record = replace(blank, seconds=round(usual(seconds, every), 4), epochs=epochs, facts=facts, at=now())
     results.append([(record, None)])
     return record
+
+
+def usual(seconds: Sequence[float], every: int) -> float:
+    """The mean over a cycle of epochs, one of which generates a graph, of the median of those in the same place.
+
+    Args:
+        seconds: of whole cycles.
+        every: epochs in a cycle.
+    """
+    return mean(median(seconds[place::every]) for place in range(every))
 
 
 def timing_digest(settings: TrainingSettings) -> str:

@@ -88,6 +88,22 @@ def test_the_full_model_of_an_ablation_is_not_trained_again_where_it_was_compare
     assert lucky.trained == [0, 1, 0]
 
 
+def test_a_run_that_stands_is_part_of_what_is_varied_now(tmp_path: Path) -> None:
+    """ξ = 0 is the same run whatever the full model's ξ is: its table must not lose it."""
+    lucky, path = Lucky({0: 12}), tmp_path / "r.jsonl"
+    (compared,) = runs(lucky, 0)
+    varied = replace(compared, kind="ablation", parameter="variant", value="KDiffE_1", base="with ξ = 1")
+    (before,) = lab(Results(path)).run(varied)
+    place = lab(Results(path))
+    (now,) = place.run(replace(varied, base="with ξ = 4"))
+    assert lucky.trained == [0]
+    assert now == replace(before, facts={**before.facts, "base": "with ξ = 4"})
+    assert place.values([now], "ndcg@20") is not None
+    assert [r.facts["base"] for r in read_records(path)] == ["with ξ = 1", "with ξ = 4"]
+    lab(Results(path)).run(replace(varied, base="with ξ = 4"))
+    assert len(read_records(path)) == 2
+
+
 def test_one_training_is_evaluated_on_every_split() -> None:
     lucky = Lucky({0: 12})
     records = lab(splits=("valid", "test")).run(runs(lucky, 0)[0])

@@ -134,6 +134,24 @@ def test_paired_tests_are_shown_only_beside_the_runs_that_they_compare() -> None
     assert "kdiffe less ease" not in rows(render([*runs, more, test]))
 
 
+def test_the_paired_tests_that_are_shown_are_one_family_whatever_calls_they_are_of() -> None:
+    runs = [record("kdiffe", 0, 0.10), record("ease", 0, 0.08), record("popularity", 0, 0.08)]
+    tests = [
+        record(
+            "kdiffe",
+            0,
+            0,
+            kind="significance",
+            value=other.model,
+            metrics={"difference": 0.02, "low": 0.01, "high": 0.03, "p_t": p, "p_holm": p},
+            facts={"of": "comparison", "metric": "recall@20", "runs": [[runs[0].key[:16]], [other.key[:16]]]},
+        )
+        for other, p in zip(runs[1:], (0.02, 0.03), strict=True)
+    ]
+    shown = rows(render([*runs, *tests]))
+    assert [shown[f"kdiffe less {name}"][0][-7:] for name in ("ease", "popularity")] == ["p 0.040", "p 0.040"]
+
+
 def test_sweeps_stand_in_the_order_of_their_values() -> None:
     runs = [
         record("kdiffe", 0, v / 100, kind="sweep", parameter="q", value=v, at=f"2026-05-{v:02d}T00:00:00Z")

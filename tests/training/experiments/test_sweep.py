@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import pytest
 
-from tests.training.worlds import small
+from tests.training.worlds import clips, small, without_graph
+from training.data.dataset import DataSet
 from training.errors import ConfigurationError
-from training.experiments.sweep import PARAMETERS, overrides_of, parameter_of, sweep, values_of
+from training.experiments.sweep import PARAMETERS, check_effect, overrides_of, parameter_of, sweep, values_of
+
+CLIPS = clips()
+BARE = replace(without_graph(CLIPS), features={})
 
 SETTINGS = {
     "q": ["diffusion.n_kept"],
@@ -71,3 +75,26 @@ def test_what_can_t_be_swept_is_told_before_anything_is_trained(name: str, value
 
 def test_walks_are_steps_times_walks() -> None:
     assert overrides_of(PARAMETERS["walks"], "50x12") == ["walks.walk_length=50", "walks.n_walks=12"]
+
+
+@pytest.mark.parametrize(
+    ("data", "sections", "idle"),
+    [
+        (CLIPS, {}, set()),
+        (CLIPS, {"contrast": {"weight": 0.0}}, {"q", "steps", "tau"}),
+        (CLIPS, {"contrast": {"view": "noise"}}, {"q", "steps"}),
+        (CLIPS, {"diffusion": {"graph": "random"}}, {"steps"}),
+        (CLIPS, {"model": {"kind": "diffmm"}, "contrast": {"weight": 0.0}}, {"tau"}),
+        (BARE, {}, {"q", "steps", "tau", "theta1"}),
+        (BARE, {"contrast": {"view": "noise"}}, {"q", "steps"}),
+    ],
+)
+def test_a_parameter_of_a_part_that_is_not_there_is_refused(
+    data: DataSet, sections: dict[str, dict[str, object]], idle: set[str]
+) -> None:
+    for name in (*PARAMETERS, "model.width", "contrast.view"):
+        if name in idle:
+            with pytest.raises(ConfigurationError, match=f"--parameter {name}: on {data.name} this model has no"):
+                check_effect(data, small(**sections), name)
+        else:
+            check_effect(data, small(**sections), name)

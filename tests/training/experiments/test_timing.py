@@ -10,7 +10,7 @@ from tests.training.worlds import Recorder, clips, small, without_graph
 from training.errors import ConfigurationError
 from training.experiments import timing
 from training.experiments.operations import operations_of
-from training.experiments.timing import some_users, time_epochs, timings
+from training.experiments.timing import some_users, time_epochs, timings, usual
 from training.results import Results, read_records
 from training.row_diffusion import SparseRows, operations
 
@@ -42,6 +42,26 @@ def test_by_default_a_large_set_has_the_paper_s_numbers_of_users(monkeypatch: py
 def test_what_the_set_or_the_settings_don_t_have_is_refused(steps: list[int], users: list[float]) -> None:
     with pytest.raises(ConfigurationError):
         timings(CLIPS, small(), steps, users)
+
+
+def test_without_a_diffusion_nothing_is_measured_against_t_unless_it_is_asked_for() -> None:
+    noised = small(contrast={"view": "noise"})
+    assert {t.parameter for t in timings(CLIPS, noised, None, None)} == {"users"}
+    assert {t.parameter for t in timings(CLIPS, small(), None, [])} == {"steps"}
+    with pytest.raises(ConfigurationError, match="has no diffusion"):
+        timings(CLIPS, noised, [5], [])
+
+
+def test_the_usual_time_holds_its_share_of_the_epochs_that_generate_a_graph() -> None:
+    assert usual([2.0, 3.0, 9.0], 1) == 3.0
+    assert usual([1.0, 1.0, 7.0, 1.0, 3.0, 9.0], 3) == pytest.approx((1 + 2 + 8) / 3)
+
+
+def test_whole_cycles_are_measured(tmp_path: Path) -> None:
+    settings = small(contrast={"weight": 0.1}, diffusion={"rebuild_every": 3})
+    (one,) = timings(CLIPS, settings, [4], [])
+    record = time_epochs(one, "clips", "mark", 2, Results(tmp_path / "r.jsonl"), Recorder(), "kdiffe timing")
+    assert len(record.facts["epoch_seconds"]) == record.epochs == 3
 
 
 def test_some_users_keep_their_own_interactions_and_the_whole_catalogue() -> None:
@@ -79,7 +99,21 @@ def test_operations_are_those_of_the_graph_s_rows() -> None:
     training, reverse = operations(rows, 8, settings.diffusion)
     assert operations_of(CLIPS, settings) == {"training": training, "reverse": reverse}
     halved = operations_of(CLIPS, small(contrast={"weight": 0.1}, diffusion={"rebuild_every": 2}))
-    assert halved == {"training": training // 2, "reverse": reverse // 2}
+    assert halved == {"training": training, "reverse": reverse // 2}  # the denoiser trains in every epoch
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_diffmm_s_denoisers_have_a_signal_and_no_guide(guided: bool) -> None:
+    settings = small(model={"kind": "diffmm"}, contrast={"weight": 0.0}, diffusion={"guided": guided})
+    train = CLIPS.train
+    rows = SparseRows.from_pairs(train.user_rows, train.item_rows, CLIPS.n_users, CLIPS.n_items)
+    training, reverse = operations(rows, 8, replace(settings.diffusion, guided=False), has_target=guided)
+    n = len(CLIPS.features)
+    assert operations_of(CLIPS, settings) == {"training": n * training, "reverse": n * reverse}
+    plain, unguided = (operations(rows, 8, replace(settings.diffusion, guided=g)) for g in (guided, False))
+    assert (training < plain[0]) == guided
+    assert (training > unguided[0]) == guided
+    assert reverse == unguided[1]
 
 
 @pytest.mark.parametrize(
@@ -87,4 +121,6 @@ def test_operations_are_those_of_the_graph_s_rows() -> None:
 )
 def test_without_a_diffusion_there_is_nothing_to_count(sections: dict[str, dict[str, object]]) -> None:
     assert operations_of(CLIPS, small(**sections)) is None
+    random = small(model={"kind": "diffmm"}, diffusion={"graph": "random"})
+    assert operations_of(CLIPS, random) is None
     assert operations_of(replace(without_graph(CLIPS), features={}), small()) is None
