@@ -45,7 +45,7 @@ class Request:
         """Whether sent twice it has the effect of once."""
         if self.method != "POST" or ASKING.fullmatch(self.path):
             return True
-        return self.path == INTERACTIONS and all("id" in one for one in _interactions(self.body))
+        return self.path == INTERACTIONS and all(one.get("id") is not None for one in _interactions(self.body))
 
     def options(self) -> dict[str, Any]:
         """Arguments of httpx's `request`."""
@@ -113,7 +113,7 @@ def _interactions(body: Any) -> list[Mapping[str, Any]]:
 
 
 def _with_id(interaction: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": uuid4().hex, **interaction}
+    return dict(interaction) if interaction.get("id") is not None else {**interaction, "id": uuid4().hex}
 
 
 def _plain(value: Any) -> Any:

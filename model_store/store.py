@@ -3,7 +3,7 @@
 ROOT/v0001/manifest.json …    a published version; a directory appears whole, by one rename
 ROOT/versions.json            numbers, the active version, the ones before it, the experiment; replaced by rename
 ROOT/.lock                    held while the store is changed
-ROOT/.incoming-…              a version being written; left over only by a crash, removed by the next publish
+ROOT/.incoming-…              a version being written or removed; left over only by a crash, removed by the next publish
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -33,6 +33,9 @@ DEFAULT_ROOT = Path("model_store/artifacts")
 _STATE = "versions.json"
 _INCOMING = ".incoming-"
 _NUMBERED = re.compile(r"v[0-9]{4,}")
+# Seconds for which the store's lock, which is held for moments, is waited for: by who may try again, and by who would
+# lose what took long to make.
+_PATIENCE, _LONG_PATIENCE = 10.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class _State:
     active: str | None = None
     history: tuple[str, ...] = ()
     experiment: Experiment | None = None
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """The experiment's versions."""
+        return () if self.experiment is None else tuple(variant.version for variant in self.experiment.variants)
 
 
 @dataclass(frozen=True)
@@ -169,19 +177,21 @@ class ModelStore:
             number = max([state.next, *(int(v[1:]) + 1 for v in self.versions() if _NUMBERED.fullmatch(v))])
             version = f"v{number:04d}"
             self._write_state(replace(state, next=number + 1))
-            self._remove_leftovers()
+            leftovers = self._leftovers()
             incoming = self.root / f"{_INCOMING}{version}-{os.getpid()}-{uuid4().hex[:8]}"
             try:
                 incoming.mkdir()
                 claim = _claimed(incoming)
             except OSError as error:
                 raise StoreError(f"{self.root}: version {version} can't be written ({error}).") from error
-        # Writing may take long: it is done without the lock.
+        # Deleting and writing may take long: they are done without the lock.
         try:
+            for path in leftovers:
+                shutil.rmtree(path, ignore_errors=True)
             write(incoming, version)
             Artifact(incoming)
             _sync(incoming)
-            with self._changing() as state:
+            with self._changing(_LONG_PATIENCE) as state:
                 incoming.rename(self.root / version)
                 _sync(self.root)
                 if activate:
@@ -282,20 +292,51 @@ class ModelStore:
         """
         if keep < 0:
             raise StoreError(f"keep must be ≥ 0, not {keep}.")
-        with self._changing() as state:
+
+        def old(state: _State) -> list[str]:
             versions = self.versions()
-            tried = () if state.experiment is None else (variant.version for variant in state.experiment.variants)
-            kept = {state.active, self.previous(), *tried, *versions[max(len(versions) - keep, 0) :]}
-            removed = [version for version in versions if version not in kept]
-            for version in removed:
-                # Renamed away first, so that a crash leaves no half of a version.
-                aside = self.root / f"{_INCOMING}removed-{version}-{uuid4().hex[:8]}"
-                (self.root / version).rename(aside)
-                shutil.rmtree(aside)
-            _sync(self.root)
-        return removed
+            kept = {state.active, self.previous(), *state.tried, *versions[max(len(versions) - keep, 0) :]}
+            return [version for version in versions if version not in kept]
+
+        return self._remove(old, _PATIENCE)
+
+    def discard(self, version: str) -> bool:
+        """Remove a version that should not have been made; one that is or was in force, or is tried out, stays.
+
+        Returns:
+            Whether it was removed.
+        """
+
+        def unused(state: _State) -> list[str]:
+            used = {state.active, *state.history, *state.tried}
+            return [version] if version in self.versions() and version not in used else []
+
+        return bool(self._remove(unused, _LONG_PATIENCE))
 
     # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _remove(self, choose: Callable[[_State], list[str]], patience: float) -> list[str]:
+        """Remove the versions that are chosen while the store's lock is held; they are deleted without it."""
+        asides: list[Path] = []
+        with ExitStack() as claims:
+            try:
+                with self._changing(patience) as state:
+                    removed = choose(state)
+                    for version in removed:
+                        # Renamed away first, so that a crash leaves no half of a version; claimed until it is deleted,
+                        # so that a publish clears away only what a crash has left.
+                        claims.callback(os.close, _claimed(self.root / version))
+                        asides.append(self.root / f"{_INCOMING}removed-{version}-{uuid4().hex[:8]}")
+                        (self.root / version).rename(asides[-1])
+                    _sync(self.root)
+                for aside in asides:
+                    shutil.rmtree(aside)
+            except OSError as error:
+                raise StoreError(
+                    f"{self.root}: old versions can't be deleted ({error}). What is left of them in {_INCOMING}… the "
+                    "next publish deletes."
+                ) from error
+        return removed
 
     def _exists(self, version: str) -> bool:
         return (self.root / version / "manifest.json").is_file()
@@ -338,7 +379,7 @@ class ModelStore:
         _sync(self.root)
 
     @contextmanager
-    def _changing(self, patience: float = 10.0) -> Iterator[_State]:
+    def _changing(self, patience: float = _PATIENCE) -> Iterator[_State]:
         """Hold the store's lock; gives the state as it is."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -359,14 +400,12 @@ class ModelStore:
                     time.sleep(0.05)
             yield self._read_state()
 
-    def _remove_leftovers(self) -> None:
-        """Remove what writers that no longer run left behind."""
-        for path in self.root.glob(f"{_INCOMING}*"):
-            if not _is_claimed(path):
-                shutil.rmtree(path, ignore_errors=True)
-        # The state is written under the lock, which is held here: what lies aside was left by one that was killed.
+    def _leftovers(self) -> list[Path]:
+        """What writers that no longer run left behind of versions; the lock is held, so that none begins meanwhile."""
+        # The state is written under the lock: what lies aside was left by one that was killed.
         for path in self.root.glob(f".{_STATE}-*"):
             path.unlink(missing_ok=True)
+        return [path for path in self.root.glob(f"{_INCOMING}*") if not _is_claimed(path)]
 
 
 def _activated(state: _State, version: str) -> _State:

@@ -117,7 +117,8 @@ class Intake:
                         written.append(self._state.submit(waiting.entries))
                         group.append(waiting)
                     except Exception as error:  # this batch's, not the others'
-                        waiting.told.set_exception(error)
+                        if not waiting.told.done():  # the request is there
+                            waiting.told.set_exception(error)
                 if written:
                     await _all_done(loop, written)
                     self._keep(loop.create_task(self._acknowledge(group, written)))

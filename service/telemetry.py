@@ -311,11 +311,21 @@ class _Notes:
 def without_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Blank every field whose name says that it is a secret, and every API key in a text."""
     for name, value in event.items():
-        if any(word in name.lower() for word in SECRET_WORDS):
-            event[name] = "***"
-        elif isinstance(value, str) and KEY_START in value:
-            event[name] = KEY_TEXT.sub(r"\1***", value)
+        event[name] = _blanked(name, value)
     return event
+
+
+def _blanked(name: object, value: Any) -> Any:
+    """A value without secrets, however deep they lie in it."""
+    if any(word in str(name).lower() for word in SECRET_WORDS):
+        return "***"
+    if isinstance(value, str):
+        return KEY_TEXT.sub(r"\1***", value) if KEY_START in value else value
+    if isinstance(value, Mapping):
+        return {key: _blanked(key, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_blanked("", one) for one in value]
+    return value
 
 
 def configure_logging(level: str) -> None:
@@ -338,6 +348,7 @@ def configure_logging(level: str) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            without_secrets,  # once more: a traceback tells what a request held
             structlog.processors.JSONRenderer(),
         ],
     )

@@ -7,8 +7,12 @@ most `MOST_ENTRIES` entries behind an artifact, one rebuild at a time.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 
 from model_store.errors import ArtifactError, StoreError
 from model_store.store import ModelStore
@@ -28,6 +32,8 @@ KEPT = 2
 MOST_ENTRIES = 100_000
 # A rebuilt model is refreshed when it is told to.
 NEVER = 1 << 62
+# Requests that rebuild, or wait for others that do, at once.
+THREADS = 4
 
 
 class PastModels:
@@ -38,7 +44,15 @@ class PastModels:
         self._store = store
         self._state = state
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(THREADS, "kdiffe-past")
         self._models: OrderedDict[tuple[str, int], LiveModel] = OrderedDict()
+
+    async def told(
+        self, now: LiveModel, user_id: str, item_id: str, recommendation_id: str, wanted: Wanted
+    ) -> Explanation:
+        """`explain` in a thread of its own pool: who waits for a rebuild takes none that other requests need."""
+        ask = partial(copy_context().run, self.explain, now, user_id, item_id, recommendation_id, wanted)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
 
     def explain(
         self,

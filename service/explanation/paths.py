@@ -59,8 +59,11 @@ def paths(model: LiveModel, found: Explained, item_row: int, names: Names) -> Pa
     if item_row < readout.n_items:
         vector = readout.item_embeddings[item_row]
         item_node = int(found.item_nodes[item_row])
-        begin = int(adjacency.starts[item_node])
-        met = adjacency.neighbors[begin : begin + int(adjacency.lengths[item_node])]
+        # An item that came since T was computed has a vector, and no neighbors in that graph yet.
+        begin, n_met = 0, 0
+        if item_node < adjacency.n_nodes:
+            begin, n_met = int(adjacency.starts[item_node]), int(adjacency.lengths[item_node])
+        met = adjacency.neighbors[begin : begin + n_met]
         for i in np.argsort(-np.abs(amounts), kind="stable")[:ITEMS].tolist():
             found_steps = steps(view.readout.form, adjacency, int(view.neighbors[i]), vector)
             each = parts.weight[i] * found_steps.amounts

@@ -63,7 +63,7 @@ async def explain(
     chosen = await chosen_at(context, at_least, user, variant)
     model = chosen.model
     if recommendation_id is not None:
-        past = await asyncio.to_thread(context.past.explain, model, user, item, recommendation_id, wanted)
+        past = await context.past.told(model, user, item, recommendation_id, wanted)
         return json_answer({**past, "variant": None})
     if wanted.parts:
         told = await asyncio.to_thread(explain_score, model, user, item, wanted)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.http.schemas import RecommendedItem, Text
+from service.live.item_record import LARGEST
 from service.recommendation.recommender import Wish
 from service.recommendation.selection import Boost, ItemFilter, Range
 
@@ -67,7 +68,9 @@ class _Conditions(_In):
 class BoostIn(_Conditions):
     """What is added to the score of the items for which all conditions hold."""
 
-    add: Number = Field(description="In units of the score; negative to push down. Several boosts add up.")
+    add: Number = Field(
+        ge=-LARGEST, le=LARGEST, description="In units of the score; negative to push down. Several boosts add up."
+    )
     items: Ids | None = Field(None, description="These items; all where it is missing.")
 
 

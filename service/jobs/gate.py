@@ -140,8 +140,13 @@ def _broken_list(model: LiveModel, user_id: str) -> str:
     items = recommend(model, user_id, LENGTH)["items"]
     names = [item["item_id"] for item in items]
     seen = set() if view is None else {model.items.id_of(int(row)) for row in view.seen}
-    if len(names) != min(LENGTH, len(model.items) - len(seen)) or len(set(names)) != len(names) or seen & set(names):
-        return f"user {user_id!r} is recommended {len(names)} items, with a seen one, one twice, or too few"
+    barred = seen | {model.items.id_of(int(row)) for row in model.metadata.withdrawn}
+    wanted = min(LENGTH, len(model.items) - len(barred))
+    if len(names) != wanted or len(set(names)) != len(names) or barred & set(names):
+        return (
+            f"user {user_id!r} is recommended {len(names)} items, with a seen or a withdrawn one, one twice, or other "
+            f"than the {wanted} that there are"
+        )
     if not all(math.isfinite(item["score"]) for item in items):
         return f"user {user_id!r} is recommended an item whose score is no number"
     if items and items[0]["strategy"] != "popular":

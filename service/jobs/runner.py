@@ -7,12 +7,14 @@ checkpoint, so nothing is lost with the process that ran it.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -23,7 +25,18 @@ from service.errors import JobFailedError, JobInterruptedError, NotReadyError, S
 from service.jobs.gate import objection
 from service.jobs.owner import runs, this_process
 from service.jobs.schedule import Schedule
-from service.jobs.training_process import Command, Limits, Order, TrainingProcess, clear, log_of, tail, train_command
+from service.jobs.training_process import (
+    Command,
+    Limits,
+    Order,
+    TrainingProcess,
+    clear,
+    interactions_of,
+    log_of,
+    run_of,
+    tail,
+    train_command,
+)
 from service.settings import Settings
 from service.state.lines import entries_between
 from service.state.port import UNFINISHED, Job, StateStore
@@ -32,15 +45,23 @@ from service.telemetry import Telemetry
 INTERRUPTED = "interrupted; goes on where a service or a trainer runs"
 TAKEN = "The job was taken from the process that ran it."
 EXHAUSTED = "The process that ran the job has ended {attempts} times. Look at its log, then ask for a new one."
+ERASED = (
+    "Users were erased during each of {trainings} trainings, so none of their versions could be kept. Ask for a new "
+    "job when no more erasures come."
+)
 # Seconds between a job's signs of life, and without one until it is given up where nobody can look at its process.
 BEAT, LEASE = 5.0, 60.0
 # Seconds between looks at whether a running job was cancelled, and between looks at the schedule and at lost jobs.
 LOOK = 1.0
 # How often a job is taken whose process ends (of an out-of-memory kill, say) before it has failed.
 ATTEMPTS = 3
-# Seconds for which a job's swap and its end are tried to be written while the state does not answer.
+# How often an attempt trains where users are erased meanwhile, each time with the data of then.
+TRAININGS = 3
+# Seconds for which the state is asked who was erased, and told of a job's swap and its end, while it does not answer.
 END_PATIENCE = 120.0
 SWAP = "swap"
+
+Answer = TypeVar("Answer")
 
 log = structlog.get_logger(__name__)
 
@@ -246,10 +267,48 @@ class Runner:
 
     def _train_and_activate(self, run: _Run, directory: Path) -> tuple[str, str]:
         """The version that was published, and how far it came."""
-        job = run.job
-        if job.phase != INTERRUPTED or not job.base:
+        directory.mkdir(parents=True, exist_ok=True)
+        if run.job.phase != INTERRUPTED or not run.job.base:
             run.update(base=self._served(), sequence=self._state.last_sequence())
+            active = self._store.active()
+            _active_file(directory).write_text(json.dumps({"active": active}), encoding="utf-8")
+        else:
+            active = self._active_before(run.job, directory)
+            if self._erased_since(run.job.sequence):  # the checkpoint has rows of theirs
+                self._begin_anew(run, directory)
+        for _ in range(TRAININGS):
+            version = self._trained(run, directory)
+            if not self._holds_erased(version, run.job.sequence):
+                before = self._store.open(active) if active in self._store.versions() else None
+                reason = objection(self._store.open(version), before, self._rules.margin)
+                if reason:
+                    return version, f"not activated: {reason}"
+                if not self._holds_erased(version, run.job.sequence):  # the gate takes its time
+                    break
+            self._begin_anew(run, directory)
+        else:
+            raise JobFailedError(ERASED.format(trainings=TRAININGS))
+        run.begin_swap()
+        if self._put_in_force(version, active):
+            return version, "done"
+        running = self._store.experiment()
+        if running is not None:
+            return version, f"not activated: the experiment {running.name!r} compares {active} with others"
+        return version, f"not activated: {self._store.active()} was activated meanwhile"
+
+    def _active_before(self, job: Job, directory: Path) -> str | None:
+        """What was active when an interrupted job was first taken: another one since is an operator's choice."""
         active = self._store.active()
+        if active is not None and active == job.version:
+            return active  # by the job itself, before it was interrupted
+        try:
+            kept = json.loads(_active_file(directory).read_text(encoding="utf-8"))["active"]
+        except (OSError, ValueError, KeyError, TypeError):  # the folder is on another machine
+            return job.base
+        return None if kept is None else str(kept)
+
+    def _trained(self, run: _Run, directory: Path) -> str:
+        """The version that a training process has published."""
         run.update(phase="export")
         order = self._order(run.job, directory)
         with TrainingProcess(order, directory, self._rules.command, self._rules.limits) as process:
@@ -262,43 +321,68 @@ class Runner:
                     run.update(progress=told.progress, phase=told.phase)
             version = process.version()
         run.update(progress=1.0, phase="gate", version=version, log=tail(process.log))
-        before = self._store.open(active) if active in self._store.versions() else None
-        reason = objection(self._store.open(version), before, self._rules.margin)
-        if reason:
-            return version, f"not activated: {reason}"
-        run.begin_swap()
-        if self._put_in_force(version, active):
-            return version, "done"
-        running = self._store.experiment()
-        if running is not None:
-            return version, f"not activated: the experiment {running.name!r} compares {active} with others"
-        return version, f"not activated: {self._store.active()} was activated meanwhile"
+        return version
 
     def _order(self, job: Job, directory: Path) -> Order:
         """What the training process is told, and its files; those of an attempt before are used again."""
-        directory.mkdir(parents=True, exist_ok=True)
         order = Order(
             base=job.base,
             store=self._store.root.absolute(),
-            interactions=directory / "interactions.jsonl",
+            interactions=interactions_of(directory),
             sequence=job.sequence,
             state_id=self._state.state_id,
             progress=directory / "progress.json",
             trial=self._rules.margin < 1,
         )
         order.progress.unlink(missing_ok=True)
-        if order.interactions.exists() and self._erased_since(job.sequence):
-            clear(order.run)  # who was erased is in no checkpoint's rows either
-            order.interactions.unlink()
         if not order.interactions.exists():
             aside = directory / "interactions.incoming"
             self._state.export(aside, job.sequence)
             aside.rename(order.interactions)
         return order
 
-    def _erased_since(self, sequence: int) -> bool:
-        entries = entries_between(self._state.read, sequence, self._state.last_sequence())
-        return any(entry.kind == "erasure" for entry in entries)
+    def _begin_anew(self, run: _Run, directory: Path) -> None:
+        """Train with the data of now: what was made of a user who was erased goes, a version in use excepted."""
+        version = run.job.version
+        log.info("a user was erased: the training begins anew", job_id=run.job.job_id, version=version)
+        if version is not None and not self._store.discard(version) and version in self._store.versions():
+            log.warning("a version that holds an erased user is in use: prune it later", version=version)
+        clear(run_of(directory))
+        interactions_of(directory).unlink(missing_ok=True)
+        # Told last: who is interrupted before it finds the erasure again.
+        run.update(sequence=self._asked(self._state.last_sequence), version=None, progress=0.0)
+
+    def _holds_erased(self, version: str, sequence: int) -> bool:
+        """Whether a version knows a user who was erased after this place of the log."""
+        erased = self._erased_since(sequence)
+        try:
+            return bool(erased) and not erased.isdisjoint(self._store.open(version).array("user_ids").tolist())
+        except ArtifactError:
+            return True  # one that can't be read may know everybody
+
+    def _erased_since(self, sequence: int) -> set[str]:
+        def erased() -> set[str]:
+            entries = entries_between(self._state.read, sequence, self._state.last_sequence())
+            return {entry.user_id for entry in entries if entry.kind == "erasure"}
+
+        return self._asked(erased)
+
+    def _asked(self, ask: Callable[[], Answer]) -> Answer:
+        """What the state answers; a training is not lost because it is away for moments.
+
+        Raises:
+            StateError: it has not answered for too long.
+            JobInterruptedError: the service stops.
+        """
+        deadline = time.monotonic() + END_PATIENCE
+        while True:
+            try:
+                return ask()
+            except StateError:
+                if self._stop.wait(0.2):
+                    raise JobInterruptedError(INTERRUPTED) from None
+                if time.monotonic() > deadline:
+                    raise
 
     def _put_in_force(self, version: str, previous: str | None) -> bool:
         """Activate a version and wait until it is served; a version that can't be served is taken back.
@@ -330,6 +414,11 @@ class Runner:
             log.info("log compacted", upto=compact(self._store, self._state).compacted)
         except KDiffEError as error:  # the next job tries again
             log.error("the log can't be compacted", error=str(error))
+
+
+def _active_file(directory: Path) -> Path:
+    """What a job with this folder keeps of the active version when it was first taken."""
+    return directory / "active.json"
 
 
 def active_version(store: ModelStore) -> str:

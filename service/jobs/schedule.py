@@ -53,12 +53,17 @@ class Schedule:
         """
         now = self._clock()
         if self._next is not None and now >= self._next.timestamp():
+            last = self._state.last_sequence()
             name = f"cron-{self._next:%Y%m%dT%H%M}Z"
             self._next = self._after(now)
-            return self._add(Job(name, "queued", now, "", 0, phase="queued", trigger="schedule"))
-        if self._interactions and (due := self._held()) is not None:
-            name = f"log-{self._state.state_id[:8]}-{due}"
-            return self._add(Job(name, "queued", now, "", 0, phase="queued", trigger="interactions"))
+            return self._add(Job(name, "queued", now, "", last, phase="queued", trigger="schedule"))
+        if self._interactions:
+            last = self._state.last_sequence()
+            due = self._held(last)
+            if due is not None:
+                name = f"log-{self._state.state_id[:8]}-{due}"
+                # Where the log stands now, so that the next one is counted from here where this one is never taken.
+                return self._add(Job(name, "queued", now, "", last, phase="queued", trigger="interactions"))
         return None
 
     def _add(self, job: Job) -> Job | None:
@@ -70,9 +75,8 @@ class Schedule:
         """The first time of the expression after a moment."""
         return first_after(self._cron, datetime.fromtimestamp(moment, UTC)) if self._cron else None
 
-    def _held(self) -> int | None:
-        """Up to where a version or the latest job reaches, where that is so far back that a retrain is due."""
-        last = self._state.last_sequence()
+    def _held(self, last: int) -> int | None:
+        """Up to where a version or the latest job reaches, where that is so far before `last` that a retrain is due."""
         if last < self._interactions:
             return None
         jobs = self._state.jobs(1)

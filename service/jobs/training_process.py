@@ -50,7 +50,7 @@ class Order:
     @property
     def run(self) -> Path:
         """The folder of the process's checkpoints."""
-        return self.progress.parent / "run"
+        return run_of(self.progress.parent)
 
 
 Command = Callable[[Order], Sequence[str]]
@@ -208,6 +208,16 @@ def resident_mb(session: int) -> float:
 def log_of(directory: Path) -> Path:
     """Where the training of a job with this folder writes its log."""
     return directory / "log.txt"
+
+
+def run_of(directory: Path) -> Path:
+    """Where the training of a job with this folder keeps its checkpoints."""
+    return directory / "run"
+
+
+def interactions_of(directory: Path) -> Path:
+    """Where the training of a job with this folder finds the log of interactions."""
+    return directory / "interactions.jsonl"
 
 
 def tail(path: Path) -> str:

@@ -14,7 +14,8 @@ import structlog
 
 from service.errors import NotReadyError, StateError
 from service.live.model import LiveModel
-from service.state.port import Interactions, LogEntry, StateStore
+from service.state.entries import SetBackError, check_range, is_set_back
+from service.state.port import EntryKind, Interactions, LogEntry, StateStore
 
 # Most interactions applied under one hold of the lock while serving, and while catching up before serving.
 MICRO_BATCH = 256
@@ -23,6 +24,10 @@ REPLAY_BATCH = 4096
 LONGEST_REST = 0.5
 
 log = structlog.get_logger(__name__)
+
+Events = Sequence[LogEntry] | Interactions
+# Kind, user and item: what an entry is known again by.
+Named = tuple[EntryKind, str, str]
 
 
 def never() -> bool:
@@ -45,7 +50,7 @@ def replay(model: LiveModel, state: StateStore, target: int, stop: Callable[[], 
     boundary = target - target % model.refresh_every
     while model.sequence < target and not stop():
         end = boundary if model.sequence < boundary else target
-        events = _next(state, model, min(end - model.sequence, REPLAY_BATCH))
+        events = _next(state, model.sequence, min(end - model.sequence, REPLAY_BATCH))
         if not len(events):
             raise ValueError(f"the log ends at {model.sequence}, before {target}")
         model.apply(events)
@@ -69,7 +74,11 @@ class Follower:
         self._poll = poll_interval
         self._wake = threading.Event()
         self._stop = threading.Event()
+        # None, a `StateError` (passes when the log can be read again), or what it has failed of for good.
         self._failure: Exception | None = None
+        self._failing = threading.Lock()
+        # The last entry that the model holds, None while that is not known.
+        self._held: Named | None = None
         self._waiting_lock = threading.Lock()
         self._waiting: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._settle = threading.Event()
@@ -89,14 +98,17 @@ class Follower:
         """Refuse to go on where the follower does not follow.
 
         Raises:
-            NotReadyError: it has failed for good.
+            NotReadyError: it has failed for good, the log was set back among it.
             StateError: the log can't be read at the moment.
         """
-        if isinstance(self._failure, StateError):
-            raise self._failure
-        if self._failure is not None:
+        failure = self._failure
+        if isinstance(failure, StateError):
+            raise failure
+        if isinstance(failure, NotReadyError):
+            raise NotReadyError(str(failure))  # a new one: each raising adds to an error's traceback
+        if failure is not None:
             raise NotReadyError(
-                f"The model no longer follows the interaction log ({self._failure!r}): restart the service. "
+                f"The model no longer follows the interaction log ({failure!r}): restart the service. "
                 "Interactions that were acknowledged are safe."
             )
 
@@ -108,6 +120,7 @@ class Follower:
     def start(self) -> None:
         """Start following, also again after `stop`."""
         self._stop.clear()
+        self._held = None  # the model may have been brought further meanwhile
         for name, step in (("follow", self._step), ("settle", self._settle_step)):
             thread = threading.Thread(
                 target=self._run, args=[step], name=f"kdiffe-{name}-{self.model.version}", daemon=True
@@ -172,31 +185,72 @@ class Follower:
             while not self._stop.is_set():
                 try:
                     step()
-                    if isinstance(self._failure, StateError) and step == self._step:
-                        self._failure = None
+                    if self._failure is not None and step == self._step:
+                        self._note(None)
                 except StateError as error:
+                    if is_set_back(error):
+                        raise NotReadyError(
+                            f"{error} The model no longer follows the interaction log: restart the service, which goes "
+                            "on with what the log holds then."
+                        ) from error
                     # Nothing was applied: tell, and try again until the state can be read.
                     if self._failure is None:
                         log.error("the log can't be read", version=self.model.version, error=str(error))
-                    self._failure = error
+                    self._note(error)
                     self._release(everyone=True)
                     self._stop.wait(self._poll)
         except Exception as error:  # whatever it is, it must not be silent: readiness and writes fail from here on
-            self._failure = error
+            self._note(error)
             log.exception("follower failed", version=self.model.version, sequence=self.model.sequence)
             self._release(everyone=True)
+
+    def _note(self, failure: Exception | None) -> None:
+        """Take up how it goes. What has failed for good stays so, whatever the other thread says."""
+        with self._failing:
+            if self._failure is None or isinstance(self._failure, StateError):
+                self._failure = failure
 
     def _step(self) -> None:
         """Apply what is new in the log, or wait for it."""
         model = self.model
         self._wake.clear()
-        events = _next(self._state, model, min(model.until_refresh, MICRO_BATCH))
+        events = self._new(min(model.until_refresh, MICRO_BATCH))
         if len(events):
             model.apply(events)
+            self._held = _named(events, -1)
             self._settle.set()
             self._release()
         else:
             self._wake.wait(self._poll)
+
+    def _new(self, limit: int) -> Events:
+        """The entries of the log that the model does not hold yet, the first of them at most.
+
+        The last one that it holds is read along: a log that was set back may have grown beyond it since.
+
+        Raises:
+            StateError: the log can't be read, or was set back.
+        """
+        last = self.model.sequence
+        try:
+            found = _next(self._state, last - 1, limit + 1)
+        except StateError as error:
+            if is_set_back(error):
+                raise
+            # It is the log's begin, or was compacted. Where the log can't be read at all, this says so.
+            return _next(self._state, last, limit)
+        if not len(found):
+            check_range(last, last - 1, 0)
+        named = _named(found, 0)
+        if self._held not in {None, named} and named[0] != "erased":
+            raise StateError(
+                f"Entry {last} of the log is another one than was applied: the state was set back and has grown since. "
+                "Restore it from a backup."
+            ) from SetBackError()
+        self._held = named
+        if isinstance(found, Interactions):
+            return Interactions(last, found.user_ids[1:], found.item_ids[1:])
+        return found[1:]
 
     def _settle_step(self) -> None:
         """Refresh or settle what is due, or wait for it."""
@@ -227,9 +281,17 @@ class Follower:
                 continue
 
 
-def _next(state: StateStore, model: LiveModel, limit: int) -> Sequence[LogEntry] | Interactions:
-    """The entries of the log that a model does not hold yet, the first of them at most."""
-    return state.interactions(model.sequence, limit) or state.read(model.sequence, limit)
+def _next(state: StateStore, after: int, limit: int) -> Events:
+    """The entries of the log after a sequence number, the first of them at most."""
+    return state.interactions(after, limit) or state.read(after, limit)
+
+
+def _named(events: Events, place: int) -> Named:
+    """What one of some entries is known again by."""
+    if isinstance(events, Interactions):
+        return "interaction", events.user_ids[place], events.item_ids[place]
+    entry = events[place]
+    return entry.kind, entry.user_id, entry.item_id
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -23,6 +23,8 @@ CONSOLE = "/console"
 ADMIN = "/admin"
 # Erasure can't be taken back.
 ERASING = "/users/"
+# What a proxy says of whom it asks for.
+FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
 # Seconds between two reads of the keys because of one that is not known.
 PATIENCE = 0.25
 
@@ -105,7 +107,7 @@ class Access:
             if self._rate:
                 self._limiter.take(f"address {client_of(address)}", self._rate)
             if scope == "admin" and not self.keyring.has_admin:
-                _check_local(headers)
+                _check_local(headers, address)
             elif scope in self._guarded:
                 raise UnauthorizedError(f"This request needs a key of scope {scope}: send Authorization: Bearer KEY.")
             return
@@ -150,18 +152,19 @@ def bearer(headers: Mapping[bytes, bytes]) -> str | None:
     return text.strip() if scheme.lower() == "bearer" else None
 
 
-def _check_local(headers: Mapping[bytes, bytes]) -> None:
-    """Refuse what does not come from this machine by its own words.
+def _check_local(headers: Mapping[bytes, bytes], address: str) -> None:
+    """Refuse what does not come from this machine: by its own words, by its address, or since a proxy says for whom.
 
     Raises:
         ForbiddenError: it does not.
     """
     origin = headers.get(b"origin")
     hosts = [_host(b"//" + headers.get(b"host", b"")), *([] if origin is None else [_host(origin)])]
-    if not all(is_loopback(host) for host in hosts):
+    is_forwarded = any(name in headers for name in FORWARDING)
+    if is_forwarded or not all(is_loopback(host) for host in (*hosts, address)):
         raise ForbiddenError(
-            "Without an admin key, admin requests must come from this machine: set KDIFFE_ADMIN_KEY, make a key "
-            "(kdiffe keys add NAME --scope admin), or call http://127.0.0.1."
+            "Without an admin key, admin requests must come from this machine, through no proxy: set KDIFFE_ADMIN_KEY, "
+            "make a key (kdiffe keys add NAME --scope admin), or call http://127.0.0.1."
         )
 
 

@@ -12,6 +12,10 @@ from service.errors import StateError
 from service.state.port import Change, EntryKind, Interaction, Interactions, Job, LogEntry
 
 
+class SetBackError(Exception):
+    """Cause of the `StateError` where the log no longer holds what was read of it: waiting does not help."""
+
+
 class Row(NamedTuple):
     """An entry as it is stored, without its sequence number; the content as JSON text."""
 
@@ -82,17 +86,22 @@ def check_range(after: int, last: int, compacted: int) -> None:
     """Refuse to read where the log is not.
 
     Raises:
-        StateError: the log never reached `after`, or has been compacted beyond it.
+        StateError: the log never reached `after` (see `is_set_back`), or has been compacted beyond it.
     """
     if after > last:
         raise StateError(
             f"The log ends at {last}, but {after} was read before: the state was set back. Restore it from a backup."
-        )
+        ) from SetBackError()
     if after < compacted:
         raise StateError(
             f"The log begins at {compacted + 1}: what follows {after} was compacted into an artifact. Activate a "
             f"version that reaches {compacted} or further."
         )
+
+
+def is_set_back(error: StateError) -> bool:
+    """Whether it says that the log was set back: who has read what is missing must begin anew."""
+    return isinstance(error.__cause__, SetBackError)
 
 
 def check_compaction(upto: int, forget_keys: int, last: int) -> None:

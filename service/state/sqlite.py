@@ -216,7 +216,6 @@ class SqliteState:
                 last += _add(connection, last + 1, row)
             if last > first:
                 connection.execute("UPDATE position SET last = ?", (last,))
-            self._seen = max(self._seen, last)
             return Appended(last - first, len(rows) - last + first, last)
 
         return self._writer.submit(insert)
@@ -547,6 +546,8 @@ class SqliteState:
                 connection.execute("ROLLBACK")
             return error
         for task, result in zip(group, results, strict=True):
+            if isinstance(result, Appended):  # on disk only now: a group that is rolled back was never in the log
+                self._seen = max(self._seen, result.sequence)
             task.future.set_result(result)
         return None
 

@@ -27,6 +27,7 @@ def test_an_id_is_one_segment(external_id, encoded):
         ("POST", "/interactions", {"user_id": "u", "item_id": "i"}, False),
         ("POST", "/interactions", {"user_id": "u", "item_id": "i", "id": "1"}, True),
         ("POST", "/interactions", {"interactions": [{"id": "1"}, {}]}, False),
+        ("POST", "/interactions", {"user_id": "u", "item_id": "i", "id": None}, False),
     ],
 )
 def test_a_request_may_be_repeated_where_twice_is_once(method, path, body, repeatable):
@@ -41,6 +42,7 @@ def test_interactions_get_ids_of_their_own_and_keep_the_ones_they_have():
     assert made[0]["id"] != with_ids(given)["interactions"][0]["id"]
     assert "id" not in given["interactions"][0]
     assert with_ids({"user_id": "u", "item_id": "i"})["id"]
+    assert with_ids({"user_id": "u", "item_id": "i", "id": None})["id"]
 
 
 def test_an_error_is_what_the_service_says():

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from model_store.errors import (
     UnknownVersionError,
 )
 from model_store.experiment import Arm, Experiment
-from model_store.store import ModelStore
+from model_store.store import ModelStore, _State
 from tests.model_store.test_manifest import manifest
 
 ROOT = Path(__file__).parents[2]
@@ -230,6 +232,32 @@ def test_a_lock_that_is_held_is_waited_for_and_then_reported(store: ModelStore) 
         pass
 
 
+def test_a_version_that_is_written_is_not_thrown_away_because_the_store_is_held_for_long(store: ModelStore) -> None:
+    class Hasty(ModelStore):
+        """Waits for moments where the store waits for seconds."""
+
+        def _changing(self, patience: float = 0.1) -> AbstractContextManager[_State]:
+            return super()._changing(patience)
+
+    held = threading.Event()
+
+    def hold() -> None:
+        with store._changing():
+            held.set()
+            time.sleep(1.0)
+
+    holder = threading.Thread(target=hold)
+
+    def write(directory: Path, version: str) -> None:
+        small()(directory, version)
+        holder.start()
+        assert held.wait(10)
+
+    assert Hasty(store.root).publish(write) == "v0001"
+    holder.join()
+    assert (store.versions(), store.active()) == (["v0001"], "v0001")
+
+
 def test_a_root_that_cannot_be_a_directory_is_an_error_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't be written"):
@@ -327,6 +355,87 @@ def test_numbers_of_pruned_versions_are_not_given_again(store: ModelStore) -> No
 def test_pruning_a_negative_number_is_refused(store: ModelStore) -> None:
     with pytest.raises(StoreError, match="≥ 0"):
         store.prune(-1)
+
+
+def test_what_is_pruned_is_deleted_while_others_change_the_store(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        store.publish(small())
+    delete, seen = shutil.rmtree, []
+
+    def slow(path: Path, **options: bool) -> None:
+        if "removed" in path.name and not seen:
+            seen.append(store.versions())
+            with ModelStore(store.root)._changing(patience=0.0):
+                pass
+            # Who publishes meanwhile clears away what a crash has left, and nothing that is being deleted.
+            assert ModelStore(store.root).publish(small()) == "v0005"
+            assert len(leftovers(store)) == 2
+        delete(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    assert store.prune(1) == ["v0001", "v0002"]
+    assert seen == [["v0003", "v0004"]]
+    assert (store.versions(), leftovers(store)) == (["v0003", "v0004", "v0005"], [])
+
+
+def test_a_pruning_that_is_killed_leaves_no_version_by_half_and_the_next_publish_clears_up(store: ModelStore) -> None:
+    for _ in range(4):
+        store.publish(small())
+    process = other_process(
+        """
+def stuck(path, **options):
+    (path / "form.base.npy").unlink()
+    print("deleting", flush=True)
+    time.sleep(60)
+shutil.rmtree = stuck
+ModelStore(Path(sys.argv[1])).prune(1)
+""",
+        store.root,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "deleting\n"
+    assert store.rollback().active == "v0003"  # the store is not held
+    process.send_signal(signal.SIGKILL)
+    waited(process)
+    assert (store.versions(), len(leftovers(store))) == (["v0003", "v0004"], 2)
+    assert store.publish(small()) == "v0005"
+    assert leftovers(store) == []
+    for version in store.versions():
+        store.open(version).verify()
+
+
+def test_what_can_not_be_deleted_is_told_and_is_no_version_any_more(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        store.publish(small())
+
+    def fails(path: Path, **_options: bool) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", fails)
+        with pytest.raises(StoreError, match=r"Permission denied.*next publish deletes"):
+            store.prune(0)
+    assert (store.versions(), len(leftovers(store))) == (["v0002", "v0003"], 1)
+    store.publish(small())
+    assert leftovers(store) == []
+
+
+def test_a_version_is_discarded_where_nobody_uses_it(store: ModelStore) -> None:
+    for n in range(5):
+        store.publish(small(), activate=n < 3)  # v0003 is active, v0001 and v0002 were
+    store.set_experiment("x", [Arm("a", "v0004", 0.1)])
+    for used in ("v0001", "v0002", "v0003", "v0004"):
+        assert not store.discard(used)
+    for unknown in ("v0009", "../models", ".lock", ""):
+        assert not store.discard(unknown)
+    assert store.discard("v0005")
+    assert not store.discard("v0005")
+    assert (store.versions(), leftovers(store)) == (["v0001", "v0002", "v0003", "v0004"], [])
+    assert store.publish(small()) == "v0006"
 
 
 def test_version_ten_thousand_is_newer_than_the_one_before_it(store: ModelStore) -> None:

@@ -142,6 +142,20 @@ def test_a_request_that_has_gone_away_keeps_nobody_from_being_told(world):
     assert world.follower.applied == 2  # what was written counts
 
 
+def test_a_request_that_has_gone_away_and_fails_keeps_nobody_from_being_told(world):
+    async def run() -> Appended:
+        gone = asyncio.create_task(world.intake.take(one("unspeakable")))
+        stays = asyncio.create_task(world.intake.take(one("b")))
+        await asyncio.sleep(0)
+        assert world.intake.waiting == 2
+        gone.cancel()
+        await until(lambda: world.state.submitted == ["b"])
+        world.state.finish()
+        return await stays
+
+    assert asyncio.run(run()).sequence == 1
+
+
 def test_what_is_durable_and_not_applied_in_time_says_so(world):
     world.follower.stop()
     stuck = Intake(world.state, Followed(Stuck(world.follower)), max_lag=100, apply_timeout=0.05)

@@ -11,10 +11,13 @@ import structlog
 from model_store.store import ModelStore
 from service.index.exact import ExactIndex
 from service.live.registry import Registry
+from service.security.api_key import PREFIX
 from service.state.memory import MemoryState
 from service.telemetry import Telemetry, configure_logging, without_secrets
 from tests.service.worlds import interactions
 from tests.support.artifacts import publish_world
+
+SHOWN, BLANKED = f"{PREFIX}_0af1_s3cr-et", f"{PREFIX}_0af1_***"
 
 
 def test_what_is_counted_is_exposed():
@@ -98,12 +101,14 @@ def test_how_much_waits_and_where_the_log_ends_is_exposed(tmp_path):
 
 
 def test_secrets_are_blanked():
-    event = {"event": "x", "Authorization": "Bearer abc", "admin_key": "abc", "user": "u"}
+    deep = {"headers": [{"Cookie": "abc", "accept": "*"}], "tried": (SHOWN, 3)}
+    event = {"event": "x", "Authorization": "Bearer abc", "admin_key": "abc", "user": "u", "request": deep}
     assert without_secrets(None, "info", event) == {
         "event": "x",
         "Authorization": "***",
         "admin_key": "***",
         "user": "u",
+        "request": {"headers": [{"Cookie": "***", "accept": "*"}], "tried": [BLANKED, 3]},
     }
 
 
@@ -124,8 +129,13 @@ def test_logs_are_json_lines_also_those_of_other_libraries(restored_logging, mon
     structlog.get_logger("a").info("hello", admin_key="abc", n=1)
     logging.getLogger("other").warning("from %s", "outside")
     logging.getLogger("other").debug("not this")
+    try:
+        raise ValueError(f"refused {SHOWN}")
+    except ValueError:
+        structlog.get_logger("a").exception("broken")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [line["event"] for line in lines] == ["hello", "from outside"]
+    assert [line["event"] for line in lines] == ["hello", "from outside", "broken"]
+    assert f"ValueError: refused {BLANKED}" in lines[2]["exception"]
     assert lines[0]["admin_key"] == "***"
     assert lines[0]["level"] == "info"
     assert "timestamp" in lines[1]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from model_store.store import ModelStore
 from service.errors import GoneError, InvalidRequestError, UnknownItemError, UnknownUserError
 from service.explanation import past as past_module
-from service.explanation.account import Wanted, explain
+from service.explanation.account import PLAIN, Wanted, explain
 from service.explanation.past import PastModels
 from service.index.exact import ExactIndex
 from service.live.follower import replay
@@ -177,3 +180,21 @@ def test_an_erasure_of_another_user_shows_in_the_bits_and_that_user_in_no_path(s
 def test_what_is_no_id_is_refused(service, name):
     with pytest.raises(InvalidRequestError):
         service.past.explain(service.model(), "u1", "i1", name)
+
+
+def test_who_waits_for_a_rebuild_takes_no_thread_that_others_need(service):
+    service.write(12, 0)
+    name, scores = served(service.model(), "u1")
+    service.write(15, 1)
+    now = service.model()
+
+    async def ask():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        with service.past._lock:  # a rebuild that takes long
+            waiting = [asyncio.create_task(service.past.told(now, "u1", item, name, PLAIN)) for item in scores]
+            await asyncio.sleep(0.05)
+            assert await asyncio.wait_for(asyncio.to_thread(str, "another request"), 20) == "another request"
+            assert not any(task.done() for task in waiting)
+        return await asyncio.gather(*waiting)
+
+    assert {found["item_id"]: found["score"] for found in asyncio.run(ask())} == scores

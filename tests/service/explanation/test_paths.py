@@ -7,7 +7,8 @@ import pytest
 
 from service.explanation import paths as paths_module
 from service.explanation.account import Wanted, explain
-from tests.service.worlds import Dense, apply_all, live_model, random_pairs
+from service.state.port import Change
+from tests.service.worlds import Dense, apply_all, changed, live_model, random_pairs
 from tests.support.artifacts import World
 
 PATHS = Wanted(frozenset({"paths"}))
@@ -65,3 +66,17 @@ def test_an_item_without_a_vector_has_no_paths(tmp_path):
     model = live_model(tmp_path)
     apply_all(model, [("u1", "fresh")])
     assert explain(model, "u2", "fresh", PATHS)["paths"] == {"items": [], "rest": 0.0, "sum": 0.0}
+
+
+def test_an_item_that_came_with_its_content_since_t_was_computed_has_paths_and_met_nobody(tmp_path):
+    model = live_model(tmp_path, World(with_encoders=True), refresh_every=1000)
+    nodes = model.readout.adjacency.n_nodes
+    content = {"entities": [{"relation": "r0", "entity": "e1"}]}
+    model.apply(changed(1, Change("item", item_id="fresh", content=content)))
+    assert model.readout.n_items == len(model.items)
+    assert model.readout.adjacency.n_nodes == nodes
+    found = explain(model, "u2", "fresh", PATHS)
+    told = found["paths"]
+    assert told["items"]
+    assert not any(user["met_item"] for item in told["items"] for user in item["users"])
+    assert told["sum"] == pytest.approx(sum(part["link"] + part["attention"] for part in found["contributions"]))

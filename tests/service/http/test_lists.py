@@ -116,6 +116,7 @@ def test_an_empty_session_and_one_of_unknown_items_get_the_popular_list(client):
         ({"user_ids": ["u1"], "attributes": {"price": {}}}, "at least one of"),
         ({"user_ids": ["u1"], "attributes": {"price": {"gte": "3"}}}, "price"),
         ({"user_ids": ["u1"], "boosts": [{"items": ["i1"]}]}, "add"),
+        ({"user_ids": ["u1"], "boosts": [{"items": ["i1"], "add": 1e308}]}, "add"),
         ({"user_ids": ["u1", "u2"], "cursor": "x"}, "one user at a time"),
         ({"user_ids": ["u1"], "cursor": "x"}, "none that this service gave out"),
         ({"user_ids": ["u" * 31]}, "31 characters"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from model_store.artifact import Artifact, write_artifact
 from service.jobs.gate import broken, objection, worse
+from service.recommendation.recommender import recommend
 from tests.support.artifacts import publish_world
 
 MARGIN = 0.05
@@ -100,6 +102,30 @@ def test_a_margin_of_1_lets_what_was_not_measured_pass(tmp_path):
 
 def test_a_version_that_recommends_and_explains_is_let_through(tmp_path):
     assert broken(publish_world(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("withdrawn", [list(range(20, 40)), list(range(25)), list(range(40))])
+def test_a_small_catalogue_whose_items_are_largely_withdrawn_is_sound(tmp_path, withdrawn):
+    extra = {"withdrawn.item_rows": np.array(withdrawn, np.int32)}  # 40 items: fewer are left than a list would hold
+    assert broken(publish_world(tmp_path, extra=extra)) == ""
+
+
+def test_a_version_that_recommends_what_is_withdrawn_or_too_little_is_not(tmp_path, monkeypatch):
+    artifact = publish_world(tmp_path, extra={"withdrawn.item_rows": np.arange(35, dtype=np.int32)})
+
+    def fewer(model, user_id, k):
+        return {"items": recommend(model, user_id, k)["items"][1:]}
+
+    monkeypatch.setattr("service.jobs.gate.recommend", fewer)
+    assert re.search(r"or other than the [1-5] that there are", broken(artifact))
+
+    def all_items(model, user_id, k):
+        seen = {model.items.id_of(int(row)) for row in model.user(user_id).seen}
+        names = [f"i{row}" for row in range(40) if f"i{row}" not in seen]
+        return {"items": [{"item_id": name, "score": 0.0, "strategy": "popular"} for name in names[-5:]]}
+
+    monkeypatch.setattr("service.jobs.gate.recommend", all_items)
+    assert "a withdrawn one" in broken(artifact)
 
 
 def test_a_damaged_version_is_not(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -86,6 +87,38 @@ def test_so_many_new_interactions_make_a_retrain_due(store, tmp_path):
     assert schedule.look() is None  # counted from where the last job reached, whatever became of it
     state.append(interactions([("u1", "f")]))
     assert schedule.look().job_id != job.job_id
+
+
+@pytest.mark.parametrize("ended", ["cancelled", "failed"])
+def test_after_a_job_that_ended_before_it_was_taken_up_so_many_interactions_make_the_next_one_due(
+    store, tmp_path, ended
+):
+    state = MemoryState()
+    schedule = Schedule(store, state, interactions=3)
+    publish_world(tmp_path)
+    names = set()
+    for _ in range(3):
+        state.append(interactions([("u1", "a"), ("u1", "b")]))
+        assert schedule.look() is None
+        state.append(interactions([("u1", "c")]))
+        job = schedule.look()
+        assert job is not None
+        assert state.update_job(replace(job, state=ended))
+        assert schedule.look() is None
+        names.add(job.job_id)
+    assert len(names) == 3
+
+
+def test_a_job_of_the_clock_that_was_cancelled_does_not_make_one_of_the_log_due(store, tmp_path):
+    clock, state = Clock("2026-11-21 03:29:59"), MemoryState()
+    schedule = Schedule(store, state, "30 3 * * *", 3, clock=clock)
+    publish_world(tmp_path)
+    state.append(interactions([("u1", "a"), ("u1", "b"), ("u1", "c")]))
+    clock.to("2026-11-21 03:30:01")
+    job = schedule.look()
+    assert (job.trigger, job.sequence) == ("schedule", 3)
+    assert state.update_job(replace(job, state="cancelled"))
+    assert schedule.look() is None
 
 
 @pytest.mark.parametrize("expression", ["", "60 * * * *", "* * * *", "* * * * * *", "nightly"])

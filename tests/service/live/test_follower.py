@@ -2,27 +2,49 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.errors import NotReadyError
+from service.errors import NotReadyError, StateError
 from service.explanation.account import explain
 from service.live.follower import Follower, replay
 from service.recommendation.recommender import recommend
+from service.state.entries import row_of
 from service.state.memory import MemoryState
+from service.state.port import Change
 from tests.service.worlds import apply_all, interactions, live_model, random_pairs
 
 
 class BrokenState(MemoryState):
     """A log that can't be read any more after some interactions."""
 
-    def read(self, after, limit):
-        if after >= 3:
+    def _rows(self, after, limit):
+        if after >= 2:
             raise OSError("the disk is gone")
-        return super().read(after, limit)
+        return super()._rows(after, limit)
+
+
+class LosingState(MemoryState):
+    """A log that can lose its tail, as a server does that comes back from an older file, and can be away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+
+    def lose(self, *, upto, grown_by=()):
+        """Lose the tail; nobody reads before the log has grown again."""
+        with self._lock:
+            del self._log[upto:]
+            self._log.extend(map(row_of, grown_by))
+
+    def _rows(self, after, limit):
+        if self.away:
+            raise StateError("away")
+        return super()._rows(after, limit)
 
 
 def test_the_log_is_applied_settled_and_refreshed(tmp_path):
@@ -197,3 +219,135 @@ def test_a_failure_while_settling_is_told(tmp_path, monkeypatch):
     with pytest.raises(NotReadyError, match="no room"):
         follower.check()
     follower.stop()
+
+
+# ---- a log that goes, comes, or is another one -----------------------------------------------------------------------
+
+
+def until(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """A log of five interactions and a follower that has applied them."""
+    model, state = live_model(tmp_path), LosingState()
+    follower = Follower(model, state, poll_interval=0.01)
+    state.append(interactions([("u1", f"i{n}") for n in range(5)]))
+    follower.start()
+    assert follower.wait_idle()
+    yield model, state, follower
+    follower.stop()
+
+
+def looks(follower):
+    """Let the follower look at the log a few times."""
+    for _ in range(3):
+        follower.wake()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("left", [0, 3, 4])
+def test_a_log_that_was_set_back_is_never_followed_again(followed, left):
+    model, state, follower = followed
+    digest = model.digest()
+    state.lose(upto=left)
+    until(lambda: follower.failure is not None)
+    with pytest.raises(NotReadyError, match=f"ends at {left}, but .* set back.* restart the service"):
+        follower.check()
+    # What is written now has the numbers of what was applied: going on would leave entries out.
+    state.append(interactions([("u2", f"i{n}") for n in range(9)]))
+    looks(follower)
+    with pytest.raises(NotReadyError, match="set back"):
+        follower.check()
+    assert (model.sequence, model.digest()) == (5, digest)
+
+
+@pytest.mark.parametrize("n_new", [2, 3, 6])
+@pytest.mark.parametrize("last", ["interaction", "record"])
+def test_a_log_that_was_set_back_and_has_grown_since_is_told_by_its_last_entry(followed, last, n_new):
+    model, state, follower = followed
+    if last == "record":
+        state.append([Change("item", item_id="i4", content={})])
+        assert follower.wait_idle()
+    applied, digest = model.sequence, model.digest()
+    state.lose(upto=applied - 2, grown_by=interactions([("u2", f"i{n}") for n in range(n_new)]))
+    until(lambda: follower.failure is not None)
+    with pytest.raises(NotReadyError, match=f"Entry {applied} of the log is another one.* restart the service"):
+        follower.check()
+    assert (model.sequence, model.digest()) == (applied, digest)
+
+
+def test_a_model_that_was_brought_up_before_is_looked_after_too(tmp_path):
+    model, state = live_model(tmp_path), LosingState()
+    state.append(interactions([("u1", f"i{n}") for n in range(5)]))
+    replay(model, state, 5)
+    follower = Follower(model, state, poll_interval=0.01)
+    follower.start()
+    until(lambda: follower._held is not None)
+    state.lose(upto=3, grown_by=interactions([("u2", f"i{n}") for n in range(4)]))
+    until(lambda: follower.failure is not None)
+    follower.stop()
+    assert model.sequence == 5
+
+
+@pytest.mark.parametrize("upto", [4, 5])
+def test_neither_compaction_nor_an_erasure_looks_like_a_log_that_was_set_back(followed, upto):
+    model, state, follower = followed
+    state.compact(upto)
+    looks(follower)
+    state.append([Change("erasure", user_id="u1")])
+    assert follower.wait_idle()
+    state.append([*interactions([("u3", "i1"), ("u4", "i1")]), Change("erasure", user_id="u4")])
+    assert follower.wait_idle()
+    state.append(interactions([("u3", "i2")]))
+    assert follower.wait_idle()
+    assert (model.sequence, follower.failure) == (10, None)
+    state.append([*interactions([("u3", "i1")])])
+    assert follower.wait_idle()
+    state.append([Change("erasure", user_id="u3")])  # whose interaction was the last that was applied
+    state.append(interactions([("u5", "i1")]))
+    assert follower.wait_idle()
+    assert (model.sequence, follower.failure) == (13, None)
+
+
+def test_a_model_that_was_brought_further_between_a_stop_and_a_start_is_followed_on(followed):
+    model, state, follower = followed
+    follower.stop()
+    state.append(interactions([("u2", "i1"), ("u2", "i2")]))
+    replay(model, state, 6)
+    follower.start()
+    assert follower.wait_idle()
+    assert (model.sequence, follower.failure) == (7, None)
+
+
+def test_a_log_that_was_away_is_followed_again(followed):
+    model, state, follower = followed
+    state.away = True
+    until(lambda: isinstance(follower.failure, StateError))
+    with pytest.raises(StateError, match="away"):
+        follower.check()
+    state.away = False
+    state.append(interactions([("u2", "i1")]))
+    until(lambda: follower.failure is None)
+    assert follower.wait_idle()
+    assert model.sequence == 6
+
+
+def test_a_thread_that_has_ended_stays_told_when_the_log_goes_and_comes(followed, monkeypatch):
+    model, state, follower = followed
+
+    def broken(*args, **kwargs):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(model._state, "settle", broken)
+    state.append(interactions([("u1", "brand-new")]))
+    until(lambda: follower.failure is not None)
+    for away in (True, False):
+        state.away = away
+        looks(follower)
+        with pytest.raises(NotReadyError, match="no room"):
+            follower.check()

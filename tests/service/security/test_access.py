@@ -160,10 +160,18 @@ def test_a_revoked_key_is_refused_once_the_keys_are_read_again():
         ({b"host": b"127.0.0.1", b"origin": b"null"}, "forbidden"),
         ({b"host": b"["}, "forbidden"),
         ({}, "forbidden"),
+        ({b"host": b"127.0.0.1", b"x-forwarded-for": b"203.0.113.5"}, "forbidden"),
+        ({b"host": b"127.0.0.1", b"forwarded": b"for=127.0.0.1"}, "forbidden"),
+        ({b"host": b"127.0.0.1", b"via": b"1.1 proxy"}, "forbidden"),
     ],
 )
 def test_without_any_admin_key_administrators_must_be_on_this_machine(headers, expected):
-    assert Guard().ask("GET", "/admin/jobs", headers=headers) == expected
+    assert Guard().ask("GET", "/admin/jobs", address="127.0.0.1", headers=headers) == expected
+
+
+@pytest.mark.parametrize(("address", "expected"), [("::1", "passes"), ("203.0.113.5", "forbidden"), ("", "forbidden")])
+def test_and_ask_from_its_own_address(address, expected):
+    assert Guard().ask("GET", "/admin/jobs", address=address) == expected
 
 
 def test_an_admin_key_in_the_state_ends_that():

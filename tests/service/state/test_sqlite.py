@@ -149,6 +149,24 @@ def test_a_batch_that_can_not_be_written_does_not_spoil_the_others(tmp_path):
     state.close()
 
 
+def test_what_was_rolled_back_was_never_seen(tmp_path):
+    state = SqliteState(tmp_path / "state.sqlite3")
+    state.append([interaction()])
+    pages = state._connection.execute("PRAGMA page_count").fetchone()[0]
+    state._connection.execute(f"PRAGMA max_page_count = {pages + 10}")  # the disk is full
+    gate = threading.Event()
+    state._writer.submit(lambda _: gate.wait())
+    futures = [state.submit([interaction("u", "i" * size)] * 100) for size in (1, 1000)]
+    gate.set()
+    for future in futures:  # the second one takes the first one back with it
+        with pytest.raises(StateError, match="full"):
+            future.result()
+    assert state.seen == state.last_sequence() == 1
+    state._connection.execute(f"PRAGMA max_page_count = {pages * 100}")
+    assert state.append([interaction()]).sequence == state.seen == 2
+    state.close()
+
+
 def test_a_file_that_another_process_keeps_locked_fails_all_who_wait_at_once(tmp_path):
     state = SqliteState(tmp_path / "state.sqlite3")
     state._connection.execute("PRAGMA busy_timeout = 300")
