@@ -12,10 +12,17 @@ from typing import Any, Literal
 
 from training.data.split import SplitSettings
 
+# What a setting is where it is left to be selected on the validation split.
+OPEN = -1.0
 
-def setting(default: Any, sentence: str, *, ge: float | None = None, le: float | None = None) -> Any:
-    """A dataclass field with its sentence and its bounds."""
-    return field(default=default, metadata={"description": sentence, "ge": ge, "le": le})
+
+def setting(
+    default: Any, sentence: str, *, ge: float | None = None, le: float | None = None, may_be_open: bool = False
+) -> Any:
+    """A dataclass field with its sentence and its bounds, beside which `OPEN` may be allowed."""
+    # pydantic reads ge and le by itself, and knows of no value beside them.
+    bounds = {"ge": OPEN, "or_ge": ge, "le": le} if may_be_open else {"ge": ge, "le": le}
+    return field(default=default, metadata={"description": sentence, **bounds})
 
 
 class _Checked:
@@ -29,8 +36,11 @@ class _Checked:
             if not math.isfinite(value):
                 raise ValueError(f"{f.name} must be finite")
             least, most = f.metadata.get("ge"), f.metadata.get("le")
+            beside = f.metadata.get("or_ge")
+            if beside is not None and value != OPEN and not value >= beside:
+                raise ValueError(f"{f.name} must be ≥ {beside:g}, or {OPEN:g}")
             if least is not None and not value >= least:
-                raise ValueError(f"{f.name} must be ≥ {least}")
+                raise ValueError(f"{f.name} must be ≥ {least:g}")
             if most is not None and not value <= most:
                 raise ValueError(f"{f.name} must be ≤ {most}")
 
@@ -47,7 +57,7 @@ class ModelSettings(_Checked):
         "How many times the weight of the layer below a layer has, g: α_l is multiplied by g^l. Above 1 far neighbors "
         "count more, and a vector's own row less (D4).",
         ge=0.1,
-        le=10.0,
+        le=4.0,
     )
     similarity_weight: float = setting(0.7, "Weight of the attention matrix S in L̄, ξ.", ge=0.0)
     self_loops: bool = setting(False, "Whether L̄ has self-loops.")
@@ -58,8 +68,14 @@ class ModelSettings(_Checked):
     kind: Literal["kdiffe", "diffmm"] = setting("kdiffe", "Which model is trained: kdiffe or diffmm.")
     views: tuple[Literal["knowledge", "multimodal"], ...] = setting(
         ("knowledge",),
-        "Views whose inner products are summed (D9); multimodal needs feature vectors and is left out without.",
+        "Views whose inner products are summed (D9): knowledge, the main view, and multimodal beside it, which needs "
+        "feature vectors and is left out without.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "knowledge" not in self.views:
+            raise ValueError("views must name knowledge, the main view: others can only stand beside it")
 
 
 @dataclass(frozen=True)
@@ -210,8 +226,10 @@ class TableSettings(_Checked):
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     weight: float = setting(1.0, "Of the table, beside the others'.", ge=0.0)
-    l2: float = setting(-1.0, "The regression's λ.", ge=-1.0)
-    target_exponent: float = setting(-1.0, "How far an entry is divided by what is known about its target.", le=1.0)
+    l2: float = setting(OPEN, "The regression's λ.", ge=1e-6, may_be_open=True)
+    target_exponent: float = setting(
+        OPEN, "How far an entry is divided by what is known about its target.", ge=0.0, le=1.0, may_be_open=True
+    )
     two_hop_weight: float = setting(0.0, "Weight of two hops.", ge=0.0)
     content: str = setting("none", "By what content items are alike.")
     content_weight: float = setting(0.0, "Weight of the look-alikes.", ge=0.0)
@@ -227,7 +245,9 @@ class ItemItemSettings(_Checked):
     )
     exact_items: int = setting(7_500, "Most items that auto makes B exactly for (ease).", ge=1)
     ease_limit: int = setting(25_000, "Most items for ease, whose time grows with J³ and memory with J².", ge=1)
-    l2: float = setting(-1.0, "The regression's λ (ease, local); -1 selects it on the validation split.", ge=-1.0)
+    l2: float = setting(
+        OPEN, "The regression's λ (ease, local); -1 selects it on the validation split.", ge=1e-6, may_be_open=True
+    )
     user_exponent: float = setting(
         0.5,
         "A user with d interactions weighs d^-a in the regression (ease, local), interactions 1 on average; 0 takes "
@@ -236,11 +256,12 @@ class ItemItemSettings(_Checked):
         le=2.0,
     )
     target_exponent: float = setting(
-        -1.0,
+        OPEN,
         "How far an entry is divided by what is known about its target (ease, local): 1 is EASE, which favours popular "
         "items, 0 is symmetric; -1 selects it on the validation split.",
-        ge=-1.0,
+        ge=0.0,
         le=1.0,
+        may_be_open=True,
     )
     n_candidates: int = setting(300, "Candidates of an item (local); time grows with their square.", ge=1, le=10_000)
     beta: float = setting(0.4, "RP3β's exponent on an item's popularity.", ge=0.0, le=2.0)
@@ -253,24 +274,29 @@ class ItemItemSettings(_Checked):
         "on the validation split.",
     )
     content_weight: float = setting(
-        -1.0,
+        OPEN,
         "Mean entry of the look-alikes that are added, in that of the rest of B; -1 selects it on validation.",
-        ge=-1.0,
+        ge=0.0,
+        may_be_open=True,
     )
     content_gram: float = setting(
-        -1.0,
+        OPEN,
         "How much likeness by content weighs in the regression itself (ease, local), in interactions of an item: it is "
         "added to the Gram matrix (CEASE); -1 selects it on validation, and 0 for feature vectors.",
-        ge=-1.0,
+        ge=0.0,
+        may_be_open=True,
     )
     two_hop_weight: float = setting(
-        -1.0,
+        OPEN,
         "Mean entry of what the regression reaches in two hops (ease, local; B·B) that is added, in that of the "
         "regression; -1 selects it on validation.",
-        ge=-1.0,
+        ge=0.0,
+        may_be_open=True,
     )
     n_neighbors: int = setting(50, "Look-alikes of an item.", ge=1, le=10_000)
-    weight: float = setting(-1.0, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=-1.0)
+    weight: float = setting(
+        OPEN, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=0.0, may_be_open=True
+    )
     n_selections: int = setting(
         8,
         "How often what is left open is selected, each time on another random part of the validation users; B is the "

@@ -63,7 +63,7 @@ VARIANTS: Mapping[str, Variant] = {
     "without multimodal": Variant(
         "no multimodal view",
         ('model.views=["knowledge"]',),
-        lambda d, s: is_kdiffe(s) and "multimodal" in s.model.views and len(s.model.views) > 1 and bool(d.features),
+        lambda d, s: is_kdiffe(s) and "multimodal" in s.model.views and bool(d.features),
     ),
     "plain readout": Variant(
         "all layers weigh the same (g = 1)",
