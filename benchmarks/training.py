@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -30,23 +30,25 @@ from training.data.loading import load_data_set
 from training.experiments.operations import operations_of
 from training.results import machine
 from training.settings import TrainingSettings
-from training.trained import train_kdiffe
+from training.trained import losses_to_try, train_kdiffe
 
 GIB = 2**30
 
 
 class Stopwatch:
-    """An observer that notes when each epoch ended and how long each phase took."""
+    """An observer that notes when each epoch of each fit ended, and how long each phase took."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.phases: dict[str, float] = {}
-        self.epochs: list[float] = []
+        self.fits: list[list[float]] = []
         self._phase = ""
 
     def phase(self, name: str, total: int, share: float) -> None:  # noqa: ARG002
         """A phase begins."""
         self._phase = name
+        if name == "fitting":
+            self.fits.append([])
         self.phases.setdefault(name, 0.0)
         self._mark = time.perf_counter()
 
@@ -56,9 +58,9 @@ class Stopwatch:
         self.phases[self._phase] += now - self._mark
         self._mark = now
         if self._phase == "fitting":
-            self.epochs.append(now - self.began)
+            self.fits[-1].append(now - self.began)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in (figures or {}).items())
-            print(f"epoch {len(self.epochs)}  {shown}", file=sys.stderr)
+            print(f"epoch {len(self.fits[-1])}  {shown}", file=sys.stderr)
 
     def note(self, text: str) -> None:
         """Show it."""
@@ -114,10 +116,24 @@ def read_settings(config: Path | None, overrides: Sequence[str]) -> TrainingSett
             sys.exit(f"unknown keys {sorted(set(given) - known)} in [{section}]; there are: {', '.join(sorted(known))}")
         try:
             made = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+            for key, value in made.items():
+                check_type(sections[section], section, key, value)
             sections[section] = replace(sections[section], **made)
         except ValueError as error:
             sys.exit(f"[{section}]: {error}")
     return TrainingSettings(**sections)
+
+
+def check_type(section: Any, name: str, key: str, value: object) -> None:
+    """Refuse a value that is no choice, or not of the setting's type; a whole number is a number."""
+    kind = get_type_hints(type(section))[key]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            sys.exit(f"{name}.{key} = {value!r}: choose {', '.join(map(str, get_args(kind)))}")
+    elif kind in (bool, int, float, str):
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        if not fits:
+            sys.exit(f"{name}.{key} = {value!r}: a value of type {kind.__name__} is expected")
 
 
 def measure(path: Path, settings: TrainingSettings) -> dict[str, Any]:
@@ -133,6 +149,7 @@ def measure(path: Path, settings: TrainingSettings) -> dict[str, Any]:
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     seconds = [epoch.seconds for epoch in trained.fit.history]
     best = trained.fit.best_epoch
+    served = losses_to_try(settings, bool(len(data.valid))).index(cast("Any", trained.settings.loss.kind))
     # ru_maxrss is in KiB, but in bytes on macOS.
     peak = after.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
@@ -142,10 +159,11 @@ def measure(path: Path, settings: TrainingSettings) -> dict[str, Any]:
         "interactions": len(data.train),
         "model": settings.model.kind,
         "device": trained.device,
+        "fits": len(watch.fits),
         "epochs": len(seconds),
         "epoch_s": {"first": round(seconds[0], 3), "median": round(median(seconds[1:] or seconds), 3)},
         "best_epoch": best,
-        "time_to_best_s": round(watch.epochs[best - 1], 2),
+        "time_to_best_s": round(watch.fits[served][best - 1], 2),
         "total_s": round(wall, 2),
         "phases_s": {name: round(value, 2) for name, value in watch.phases.items()},
         "validation": {name: round(value, 4) for name, value in trained.metrics.items()},

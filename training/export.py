@@ -201,6 +201,7 @@ def data_set_of(artifact: Artifact, later: Log | None = None) -> DataSet:
         knowledge=_knowledge_of(artifact),
         item_names=names,
         features=_features_of(artifact, len(items)),
+        made_relations=frozenset(name.removeprefix(CODEBOOK) for name in _codebooks_of(artifact)),
     )
     if not later.records:
         return data

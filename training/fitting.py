@@ -265,7 +265,11 @@ class _Loop:
         return torch.from_numpy(np.unique(rows)).to(self.device, non_blocking=True)
 
     def _decay(self, number: int, n_batches: int) -> float:
-        """The average's decay at a step: small at first, so that the start is soon forgotten (as TensorFlow's)."""
+        """The average's decay at a step: small at first, so that the start is soon forgotten.
+
+        TensorFlow's rule, (1 + n) / (10 + n) at most, but for `min_batches` steps an epoch whatever there were: an
+        epoch of more ends with a longer memory than the next one begins with.
+        """
         steps = (number - 1) * self.settings.optimiser.min_batches + n_batches
         return min(self.settings.optimiser.average, (1 + steps) / (10 + steps))
 

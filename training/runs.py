@@ -140,6 +140,7 @@ def retrain(
     sequence: int = 0,
     state_id: str = "",
     trial: bool = False,
+    own_settings: TrainingSettings | None = None,
 ) -> Run:
     """Refit a version on its own data and later interactions, for as many epochs as it was selected with.
 
@@ -153,22 +154,23 @@ def retrain(
         sequence: the log's sequence number that `later` reaches.
         state_id: name of the state that the number counts in.
         trial: whether the metrics get a `trial` (training/trial.py), which takes another fit or two.
+        own_settings: the version's configuration where the settings are another, which is tried beside it.
 
     Raises:
         ConfigurationError: the settings don't fit the data or the machine.
         DataError: nothing to train on.
     """
     manifest = artifact.manifest
-    if settings.entities.source == "always":
-        # The artifact's graph has the entities that were made from features: none are made once more.
-        settings = replace(settings, entities=replace(settings.entities, source="never"))
+    settings, own_settings = _as_retrained(settings), _as_retrained(own_settings or settings)
     data = data_set_of(artifact, later)
     mark, epochs = fingerprint(data), int(manifest.training["epochs"])
     metrics = {**manifest.metrics, "selected_as": manifest.metrics.get("selected_as", artifact.version)}
     metrics.pop("trial", None)
     if trial:
         trying = Part(observer, 1 - TRIED_SHARE)
-        metrics["trial"] = on_trial(artifact, data, settings, trying, folder, epochs=epochs, resume=resume)
+        metrics["trial"] = on_trial(
+            artifact, data, settings, trying, folder, epochs=epochs, resume=resume, own_settings=own_settings
+        )
         observer = Part(observer, TRIED_SHARE)
     trained = train_kdiffe(
         data,
@@ -190,6 +192,13 @@ def retrain(
         sequence=sequence,
         report=partial(refitted, _report_of(artifact, observer), trained, data, mark),
     )
+
+
+def _as_retrained(settings: TrainingSettings) -> TrainingSettings:
+    """The artifact's graph has the entities that were made from features: none are made once more."""
+    if settings.entities.source != "always":
+        return settings
+    return replace(settings, entities=replace(settings.entities, source="never"))
 
 
 def _selected_report(trained: Trained, data: DataSet, mark: str, observer: Observer) -> Mapping[str, Any]:

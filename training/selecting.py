@@ -143,7 +143,8 @@ class Tables:
         self.data = data
         self.history = interaction_matrix(data.train, data.n_users, data.n_items)
         self.split = Split.of(data.valid, data.train, data.n_users, data.n_items)
-        self.content = Content(data.n_items, data.features, data.knowledge)
+        # Without entities that were made from features, which a retrain's data bring and a first fit's do not.
+        self.content = Content(data.n_items, data.features, data.own_knowledge)
         self._regressions: dict[ItemItemSettings, Regressions] = {}
         self._beside_popularity: dict[ItemItemSettings, tuple[sparse.csr_array | None, ItemItemSettings]] = {}
         self._preliminary: dict[ItemItemSettings, BesideTable | None] = {}

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
+import structlog
+
 from service.errors import ForbiddenError, UnauthorizedError
 from service.security.api_key import SCOPES, ApiKey, Scope
 from service.security.keyring import Keyring
@@ -23,6 +25,8 @@ CONSOLE = "/console"
 ADMIN = "/admin"
 # Erasure can't be taken back.
 ERASING = "/users/"
+log = structlog.get_logger(__name__)
+
 # What a proxy says of whom it asks for.
 FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
 # Seconds between two reads of the keys because of one that is not known.
@@ -75,14 +79,17 @@ class Access:
         await self._read()
 
     async def follow(self, interval: float) -> None:
-        """Read the keys again and again, until cancelled.
+        """Read the keys again and again, until cancelled; what can't be read now may be later.
 
         Args:
             interval: seconds between two reads.
         """
         while True:
             await asyncio.sleep(interval)
-            await self._read()
+            try:
+                await self._read()
+            except Exception:  # ended, it would let revoked keys pass for good
+                log.exception("API keys can't be read again")
 
     async def admit(self, method: str, path: str, headers: Mapping[bytes, bytes], address: str) -> None:
         """Let a request pass.

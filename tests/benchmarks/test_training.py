@@ -68,6 +68,10 @@ def test_it_measures_with_torch_numpy_scipy_and_numba_alone(tmp_path: Path) -> N
     command = [sys.executable, "-c", GUARDED, ",".join(sorted(hidden)), *words]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
+    for wrong, said in (("loss.kind=sofmax", "choose auto, bpr, softmax"), ("loss.n_negatives=1.5", "of type int")):
+        refused = subprocess.run([*command, "--set", wrong], check=False, capture_output=True, text=True, timeout=100)
+        assert refused.returncode == 1
+        assert said in refused.stderr
     report = json.loads(done.stdout)
     assert (report["users"], report["items"], report["epochs"]) == (data.n_users, data.n_items, 2)
     assert report["best_epoch"] in {1, 2}

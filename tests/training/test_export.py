@@ -404,6 +404,26 @@ def test_look_alikes_by_a_graph_that_the_model_does_not_use_can_be_made_again_to
     assert run.trained.knowledge is None
 
 
+def test_entities_that_were_made_beside_a_graph_are_no_content_of_the_table_in_a_retrain_either(tmp_path: Path) -> None:
+    table = {"content": "relations", "content_weight": 2.0, "n_neighbors": 3, "weight": 2.0}
+    settings = small(entities={"source": "always"}, item_item=table)
+    trained = train_kdiffe(GRAPHED, settings, Silence())
+    artifact = published(GRAPHED, trained, tmp_path / "store")
+    data = data_set_of(artifact)
+    assert data.made_relations == set(GRAPHED.features) != set()
+    assert GRAPHED.knowledge is not None
+    assert data.knowledge is not None
+    assert data.own_knowledge is not None
+    assert len(data.own_knowledge) == len(GRAPHED.knowledge) < len(data.knowledge)
+    first = train_kdiffe(replace(GRAPHED, train=data.train), settings, Silence(), fixed_epochs=1)
+    run = retrain(artifact, settings, Log(), Silence(), tmp_path / "run")
+    assert run.trained.knowledge is not None
+    assert len(run.trained.knowledge) == len(data.knowledge)
+    assert first.table is not None
+    assert run.trained.table is not None
+    np.testing.assert_allclose(run.trained.table.toarray(), first.table.toarray(), rtol=1e-6)
+
+
 def test_what_any_table_of_a_mean_is_made_of_is_kept_for_a_retrain(tmp_path: Path) -> None:
     plain = {"l2": 5.0, "target_exponent": 1.0}
     for name, data, content in (("f", FEATURED, "features.visual"), ("g", GRAPHED, "relations")):

@@ -154,6 +154,17 @@ def test_a_retrain_on_trial_says_its_figures_and_its_base_s(store: ModelStore, t
     assert "trial" not in retrain(second, SETTINGS, Log(), Silence(), tmp_path / "fourth").metrics
 
 
+def test_other_settings_are_compared_with_the_version_s_own(store: ModelStore, tmp_path: Path) -> None:
+    base = store.open("v0001")
+    other = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, learning_rate=1e-6))
+    run = retrain(base, other, Log(), Silence(), tmp_path / "run", trial=True, own_settings=SETTINGS)
+    held, epochs = held_back(data_set_of(base)), int(base.manifest.training["epochs"])
+    for name, settings in (("before", SETTINGS), ("valid", other)):
+        alone = train_kdiffe(held, settings, Silence(), fixed_epochs=epochs)
+        assert flat(run.metrics["trial"][name]) == pytest.approx(flat(figures(measured(alone, held))))
+    assert run.metrics["trial"]["before"]["recall@20"] > run.metrics["trial"]["valid"]["recall@20"]
+
+
 # ---- and the gate ----------------------------------------------------------------------------------------------------
 
 

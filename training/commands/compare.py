@@ -38,8 +38,8 @@ def compare(
         str | None,
         typer.Option(
             "--models",
-            help="Comma-separated names; if left out, all that fit the set but lightgcn_reference (LightGCN as its "
-            "reference figures were measured).",
+            help="Comma-separated names; if left out, all that fit the set but item_item (B alone) and "
+            "lightgcn_reference (LightGCN as its reference figures were measured).",
         ),
     ] = None,
     seeds: Seeds = 3,

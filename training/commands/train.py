@@ -88,8 +88,11 @@ def train(
                 artifact = models.open(base)
                 source = f"the configuration of {base}"
                 # The device is the machine's, not the version's: a service without a GPU retrains what a GPU trained.
-                overriding = ["run.device=auto", *chosen]
-                settings = settings_from(override_values(artifact.manifest.configuration, overriding), source)
+                here = with_option(["run.device=auto"], "run.device", None if device == "auto" else device)
+                own, settings = (
+                    settings_from(override_values(artifact.manifest.configuration, overriding), source)
+                    for overriding in (here, ["run.device=auto", *chosen])
+                )
                 later = Log() if interactions is None else read_log(interactions)
                 run = retrain(
                     artifact,
@@ -101,6 +104,7 @@ def train(
                     sequence=sequence,
                     state_id=state_id,
                     trial=trial,
+                    own_settings=own,
                 )
             else:
                 assert data is not None  # noqa: S101

@@ -95,6 +95,7 @@ class DataSet:
         knowledge: the knowledge graph, or None where the set brings none.
         features: modality → (J, width) float32, rows in the order of `item_ids`.
         item_names: (J,) a text to show for each item, or None where the set brings none.
+        made_relations: relations of the graph whose entities were made from features (D1), where a version brings both.
     """
 
     name: str
@@ -106,6 +107,19 @@ class DataSet:
     knowledge: KnowledgeGraph | None = None
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     item_names: Ids | None = None
+    made_relations: frozenset[str] = frozenset()
+
+    @property
+    def own_knowledge(self) -> KnowledgeGraph | None:
+        """The knowledge graph without what was made from features; None where nothing else is there."""
+        graph = self.knowledge
+        if graph is None or not self.made_relations:
+            return graph
+        own = ~np.isin(graph.relation_ids, list(self.made_relations))[graph.relation_rows]
+        if not own.any():
+            return None
+        rows = (graph.item_rows[own], graph.relation_rows[own], graph.entity_rows[own])
+        return KnowledgeGraph(*rows, graph.entity_ids, graph.relation_ids)
 
     @property
     def n_users(self) -> int:

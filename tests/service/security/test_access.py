@@ -149,6 +149,32 @@ def test_a_revoked_key_is_refused_once_the_keys_are_read_again():
     assert guard.ask(key=text) == "unauthorized"
 
 
+def test_keys_that_could_not_be_read_once_are_read_again():
+    guard = Guard()
+    _, text = guard.book.add("shop", ["read"], 0.0)
+    assert guard.ask(key=text) == "passes"
+    guard.book.revoke("shop")
+    keys, tries = guard.access._load, []
+
+    def load():
+        tries.append(1)
+        if len(tries) < 3:
+            raise ValueError("a document of a newer release")
+        return keys()
+
+    guard.access._load = load
+
+    async def read_again():
+        following = asyncio.create_task(guard.access.follow(0.001))
+        async with asyncio.timeout(20):
+            while guard.access.keyring.knows(text):
+                await asyncio.sleep(0.001)
+        following.cancel()
+
+    asyncio.run(read_again())
+    assert guard.ask(key=text) == "unauthorized"
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
