@@ -23,7 +23,7 @@ from training.settings import TrainingSettings
 
 CLIPS = clips()
 SPACE = Space(
-    (Dimension("contrast.weight", 0.0, 1.0), Dimension("model.views", choices=(("knowledge",), ("multimodal",)))),
+    (Dimension("contrast.weight", 0.0, 1.0), Dimension("model.views", choices=(("knowledge",), ("knowledge", "multimodal")))),
     {"model.n_layers": 1},
 )
 
@@ -84,7 +84,7 @@ def test_the_base_comes_first_and_the_best_trial_wins(name: str, n: int, hill: H
     assert winner is not None
     best = min(weights, key=lambda w: abs(w - 0.3))
     assert winner.values["contrast.weight"] == winner.settings.contrast.weight == best
-    assert winner.settings.model.views in {("knowledge",), ("multimodal",)}
+    assert winner.settings.model.views in {("knowledge",), ("knowledge", "multimodal")}
     assert {settings.model.n_layers for settings, _ in hill.calls} == {1}
     assert winner.value == winner.metrics["ndcg@20"] == pytest.approx(1 - (best - 0.3) ** 2)
     assert (winner.n_trials, winner.n_pruned) == (n, 0)
