@@ -132,20 +132,24 @@ def test_unknown_keys_make_nobody_read_the_state_again_and_again():
     assert len(reads) == 2  # at the start, and once for all of them
 
 
-def test_a_revoked_key_is_refused_once_the_keys_are_read_again():
-    guard = Guard("read")
-    _, text = guard.book.add("shop", ["read"], 0.0)
-    assert guard.ask(key=text) == "passes"
-    guard.book.revoke("shop")
-
-    async def read_again():
+def followed_until_unknown(guard, text):
+    async def follow():
         following = asyncio.create_task(guard.access.follow(0.001))
         async with asyncio.timeout(20):
             while guard.access.keyring.knows(text):
                 await asyncio.sleep(0.001)
         following.cancel()
 
-    asyncio.run(read_again())
+    asyncio.run(follow())
+
+
+def test_a_revoked_key_is_refused_once_the_keys_are_read_again():
+    guard = Guard("read")
+    _, text = guard.book.add("shop", ["read"], 0.0)
+    assert guard.ask(key=text) == "passes"
+    guard.book.revoke("shop")
+
+    followed_until_unknown(guard, text)
     assert guard.ask(key=text) == "unauthorized"
 
 
@@ -164,14 +168,7 @@ def test_keys_that_could_not_be_read_once_are_read_again():
 
     guard.access._load = load
 
-    async def read_again():
-        following = asyncio.create_task(guard.access.follow(0.001))
-        async with asyncio.timeout(20):
-            while guard.access.keyring.knows(text):
-                await asyncio.sleep(0.001)
-        following.cancel()
-
-    asyncio.run(read_again())
+    followed_until_unknown(guard, text)
     assert guard.ask(key=text) == "unauthorized"
 
 

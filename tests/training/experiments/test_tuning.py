@@ -23,7 +23,10 @@ from training.settings import TrainingSettings
 
 CLIPS = clips()
 SPACE = Space(
-    (Dimension("contrast.weight", 0.0, 1.0), Dimension("model.views", choices=(("knowledge",), ("knowledge", "multimodal")))),
+    (
+        Dimension("contrast.weight", 0.0, 1.0),
+        Dimension("model.views", choices=(("knowledge",), ("knowledge", "multimodal"))),
+    ),
     {"model.n_layers": 1},
 )
 
