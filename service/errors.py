@@ -24,7 +24,8 @@
         ├── TrainingUnavailableError    training_unavailable
         ├── NotReadyError               not_ready
         ├── StateError                  state_unavailable
-        │   └── StateVersionError       the state was written by a newer release
+        │   ├── StateVersionError       the state was written by a newer release
+        │   └── SetBackError            the log no longer holds what was read of it
         └── StartError                  internal_error: settings or an installation that can't be started with
 
 Every error answers {"error": {"code", "message", "request_id"}}.
@@ -246,6 +247,10 @@ class StateError(ServiceError):
 
 class StateVersionError(StateError):
     """The state was written by a newer release."""
+
+
+class SetBackError(StateError):
+    """The log no longer holds what was read of it: waiting does not help, who has read it must begin anew."""
 
 
 class StartError(ServiceError):

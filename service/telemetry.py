@@ -335,7 +335,6 @@ def configure_logging(level: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        without_secrets,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -348,7 +347,7 @@ def configure_logging(level: str) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            without_secrets,  # once more: a traceback tells what a request held
+            without_secrets,  # of all that is written, a traceback among it
             structlog.processors.JSONRenderer(),
         ],
     )

@@ -169,7 +169,7 @@ def retrain(
     if trial:
         trying = Part(observer, 1 - TRIED_SHARE)
         metrics["trial"] = on_trial(
-            artifact, data, settings, trying, folder, epochs=epochs, resume=resume, own_settings=own_settings
+            artifact, data, settings, trying, folder, epochs=epochs, own_settings=own_settings, resume=resume
         )
         observer = Part(observer, TRIED_SHARE)
     trained = train_kdiffe(

@@ -41,8 +41,8 @@ def on_trial(
     folder: Path,
     *,
     epochs: int,
+    own_settings: TrainingSettings,
     resume: bool = False,
-    own_settings: TrainingSettings | None = None,
 ) -> dict[str, Any]:
     """Try what a version is retrained with.
 
@@ -53,8 +53,8 @@ def on_trial(
         observer: is told about every phase.
         folder: where checkpoints go.
         epochs: for which it is fitted.
+        own_settings: what the version itself was fitted with.
         resume: go on from the folder's checkpoints.
-        own_settings: what the version itself was fitted with; None for the same.
 
     Returns:
         {"base": the version, "before": its figures, "known": figures of the users that these are of, "valid": of all}.
@@ -65,8 +65,7 @@ def on_trial(
     parts = Part(observer, 1.0 if before is not None else 0.5)
     if before is None:
         observer.note(f"A trial of {artifact.version}, to compare with: one interaction of each user is held back.")
-        own = own_settings or settings
-        before = figures(measured(fitted(earlier, own, parts, folder / "before", epochs, resume), earlier))
+        before = figures(measured(fitted(earlier, own_settings, parts, folder / "before", epochs, resume), earlier))
     observer.note(f"A trial of what {artifact.version} is retrained with: one interaction of each user is held back.")
     held = held_back(data)
     found = measured(fitted(held, settings, parts, folder / "trial", epochs, resume), held)

@@ -278,16 +278,15 @@ class Runner:
                 self._begin_anew(run, directory)
         for _ in range(TRAININGS):
             version = self._trained(run, directory)
-            if not self._holds_erased(version, run.job.sequence):
-                before = self._store.open(active) if active in self._store.versions() else None
-                reason = objection(self._store.open(version), before, self._rules.margin)
-                if reason:
-                    return version, f"not activated: {reason}"
-                if not self._holds_erased(version, run.job.sequence):  # the gate takes its time
-                    break
+            before = self._store.open(active) if active in self._store.versions() else None
+            reason = objection(self._store.open(version), before, self._rules.margin)
+            if not self._holds_erased(version, run.job.sequence):  # asked last, as the gate takes its time
+                break
             self._begin_anew(run, directory)
         else:
             raise JobFailedError(ERASED.format(trainings=TRAININGS))
+        if reason:
+            return version, f"not activated: {reason}"
         run.begin_swap()
         if self._put_in_force(version, active):
             return version, "done"

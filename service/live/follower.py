@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from service.errors import NotReadyError, StateError
+from service.errors import NotReadyError, SetBackError, StateError
 from service.live.model import LiveModel
-from service.state.entries import SetBackError, check_range, is_set_back
+from service.state.entries import check_range
 from service.state.port import EntryKind, Interactions, LogEntry, StateStore
 
 # Most interactions applied under one hold of the lock while serving, and while catching up before serving.
@@ -187,12 +187,12 @@ class Follower:
                     step()
                     if self._failure is not None and step == self._step:
                         self._note(None)
+                except SetBackError as error:
+                    raise NotReadyError(
+                        f"{error} The model no longer follows the interaction log: restart the service, which goes on "
+                        "with what the log holds then."
+                    ) from error
                 except StateError as error:
-                    if is_set_back(error):
-                        raise NotReadyError(
-                            f"{error} The model no longer follows the interaction log: restart the service, which goes "
-                            "on with what the log holds then."
-                        ) from error
                     # Nothing was applied: tell, and try again until the state can be read.
                     if self._failure is None:
                         log.error("the log can't be read", version=self.model.version, error=str(error))
@@ -229,24 +229,25 @@ class Follower:
         The last one that it holds is read along: a log that was set back may have grown beyond it since.
 
         Raises:
-            StateError: the log can't be read, or was set back.
+            SetBackError: the log was set back.
+            StateError: it can't be read.
         """
         last = self.model.sequence
         try:
             found = _next(self._state, last - 1, limit + 1)
-        except StateError as error:
-            if is_set_back(error):
-                raise
+        except SetBackError:
+            raise
+        except StateError:
             # It is the log's begin, or was compacted. Where the log can't be read at all, this says so.
             return _next(self._state, last, limit)
         if not len(found):
             check_range(last, last - 1, 0)
         named = _named(found, 0)
         if self._held not in {None, named} and named[0] != "erased":
-            raise StateError(
+            raise SetBackError(
                 f"Entry {last} of the log is another one than was applied: the state was set back and has grown since. "
                 "Restore it from a backup."
-            ) from SetBackError()
+            )
         self._held = named
         if isinstance(found, Interactions):
             return Interactions(last, found.user_ids[1:], found.item_ids[1:])

@@ -25,12 +25,12 @@ CONSOLE = "/console"
 ADMIN = "/admin"
 # Erasure can't be taken back.
 ERASING = "/users/"
-log = structlog.get_logger(__name__)
-
 # What a proxy says of whom it asks for.
 FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
 # Seconds between two reads of the keys because of one that is not known.
 PATIENCE = 0.25
+
+log = structlog.get_logger(__name__)
 
 
 def needed_scope(method: str, path: str) -> Scope | None:

@@ -8,12 +8,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.errors import StateError
+from service.errors import SetBackError, StateError
 from service.state.port import Change, EntryKind, Interaction, Interactions, Job, LogEntry
-
-
-class SetBackError(Exception):
-    """Cause of the `StateError` where the log no longer holds what was read of it: waiting does not help."""
 
 
 class Row(NamedTuple):
@@ -86,22 +82,18 @@ def check_range(after: int, last: int, compacted: int) -> None:
     """Refuse to read where the log is not.
 
     Raises:
-        StateError: the log never reached `after` (see `is_set_back`), or has been compacted beyond it.
+        SetBackError: the log never reached `after`.
+        StateError: it has been compacted beyond `after`.
     """
     if after > last:
-        raise StateError(
+        raise SetBackError(
             f"The log ends at {last}, but {after} was read before: the state was set back. Restore it from a backup."
-        ) from SetBackError()
+        )
     if after < compacted:
         raise StateError(
             f"The log begins at {compacted + 1}: what follows {after} was compacted into an artifact. Activate a "
             f"version that reaches {compacted} or further."
         )
-
-
-def is_set_back(error: StateError) -> bool:
-    """Whether it says that the log was set back: who has read what is missing must begin anew."""
-    return isinstance(error.__cause__, SetBackError)
 
 
 def check_compaction(upto: int, forget_keys: int, last: int) -> None:

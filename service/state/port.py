@@ -278,8 +278,8 @@ class StateStore(Protocol):
         """At most `limit` entries with a sequence number above `after`, in order.
 
         Raises:
-            StateError: the log never reached `after` (it was set back: `entries.is_set_back`), or has been compacted
-                beyond it.
+            SetBackError: the log never reached `after`.
+            StateError: it has been compacted beyond `after`.
         """
         ...
 

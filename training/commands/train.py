@@ -88,10 +88,9 @@ def train(
                 artifact = models.open(base)
                 source = f"the configuration of {base}"
                 # The device is the machine's, not the version's: a service without a GPU retrains what a GPU trained.
-                here = with_option(["run.device=auto"], "run.device", None if device == "auto" else device)
                 own, settings = (
                     settings_from(override_values(artifact.manifest.configuration, overriding), source)
-                    for overriding in (here, ["run.device=auto", *chosen])
+                    for overriding in ([f"run.device={device}"], ["run.device=auto", *chosen])
                 )
                 later = Log() if interactions is None else read_log(interactions)
                 run = retrain(

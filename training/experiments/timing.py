@@ -14,7 +14,7 @@ from training.data.dataset import DataSet, Interactions
 from training.errors import ConfigurationError
 from training.experiments.ablation import changed
 from training.experiments.operations import operations_of
-from training.experiments.parts import diffuses
+from training.experiments.parts import diffuses, generates
 from training.experiments.sweep import check_effect
 from training.observer import Observer
 from training.results import Record, Results, digest, machine, now
@@ -128,7 +128,7 @@ def time_epochs(
     if found is not None:
         return found
     observer.note(f"{model}, {timing.parameter} = {timing.value}")
-    every = settings.diffusion.rebuild_every if diffuses(timing.data, settings) else 1
+    every = settings.diffusion.rebuild_every if generates(timing.data, settings) else 1
     epochs = -(-epochs // every) * every
     settings = replace(
         settings,

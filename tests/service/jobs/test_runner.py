@@ -184,22 +184,24 @@ def test_no_version_with_a_user_who_was_erased_while_it_was_trained_is_kept(forg
     assert "new" in users_of(house, "v0003")
 
 
-def test_nor_is_one_with_a_user_who_was_erased_while_it_was_at_the_gate(forgetful, monkeypatch):
+@pytest.mark.parametrize("reason", ["", "worse"])
+def test_nor_is_one_with_a_user_who_was_erased_while_it_was_at_the_gate(forgetful, monkeypatch, reason):
     house, looked = forgetful, []
 
     def gate(candidate, *_):
         if not looked:
             house.state.append([Change("erasure", "gone")])
         looked.append(candidate.version)
-        return ""
+        return reason
 
     monkeypatch.setattr("service.jobs.runner.objection", gate)
     house.state.append(interactions([("gone", "i3"), ("new", "i4")]))
     done = house.finished(house.jobs.retrain().job_id)
-    assert (done.state, done.phase, done.version) == ("succeeded", "done", "v0003")
+    phase = f"not activated: {reason}" if reason else "done"
+    assert (done.state, done.phase, done.version) == ("succeeded", phase, "v0003")
     assert looked == ["v0002", "v0003"]
     assert house.store.versions() == ["v0001", "v0003"]
-    assert house.store.previous() == "v0001"  # it was never active
+    assert house.store.previous() == (None if reason else "v0001")  # it was never active
 
 
 @pytest.mark.parametrize("forgetful", ["hold"], indirect=True)
