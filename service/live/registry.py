@@ -457,7 +457,9 @@ class Registry:
                 follower.start()
             if before is not None:
                 self._serve(replace(before, joining=follower))
-            _catch_up(follower, self._state.last_sequence() if before is None else before.main.applied, self._stop)
+            last = self._state.last_sequence()
+            # What was applied of a log that was set back since will never come again.
+            _catch_up(follower, last if before is None else min(last, before.main.applied), self._stop)
         except BaseException:
             if before is not None:
                 self._serve(before)

@@ -11,9 +11,11 @@ from model_store.artifact import Artifact
 from model_store.attention import AttentionState
 from model_store.graph import InteractionGraph
 from model_store.keys import node_keys
+from service.errors import StateError
 from service.index.exact import ExactIndex
 from service.live.model import LiveModel
 from service.state.entries import entry_of, row_of
+from service.state.memory import MemoryState
 from service.state.port import Change, Interaction, LogEntry
 from tests.support.artifacts import World, publish_world
 
@@ -51,6 +53,25 @@ def apply_all(model: LiveModel, pairs: list[Pair], batch: int = 7) -> None:
         events = events[take:]
         if model.refresh_due:
             model.refresh()
+
+
+class LosingState(MemoryState):
+    """A log that can lose its tail, as a server does that comes back from an older file, and can be away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+
+    def lose(self, *, upto, grown_by=()):
+        """Lose the tail; nobody reads before the log has grown again."""
+        with self._lock:
+            del self._log[upto:]
+            self._log.extend(map(row_of, grown_by))
+
+    def _rows(self, after, limit):
+        if self.away:
+            raise StateError("away")
+        return super()._rows(after, limit)
 
 
 @dataclass

@@ -13,10 +13,9 @@ from service.errors import NotReadyError, StateError
 from service.explanation.account import explain
 from service.live.follower import Follower, replay
 from service.recommendation.recommender import recommend
-from service.state.entries import row_of
 from service.state.memory import MemoryState
 from service.state.port import Change
-from tests.service.worlds import apply_all, interactions, live_model, random_pairs
+from tests.service.worlds import LosingState, apply_all, interactions, live_model, random_pairs
 
 
 class BrokenState(MemoryState):
@@ -25,25 +24,6 @@ class BrokenState(MemoryState):
     def _rows(self, after, limit):
         if after >= 2:
             raise OSError("the disk is gone")
-        return super()._rows(after, limit)
-
-
-class LosingState(MemoryState):
-    """A log that can lose its tail, as a server does that comes back from an older file, and can be away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.away = False
-
-    def lose(self, *, upto, grown_by=()):
-        """Lose the tail; nobody reads before the log has grown again."""
-        with self._lock:
-            del self._log[upto:]
-            self._log.extend(map(row_of, grown_by))
-
-    def _rows(self, after, limit):
-        if self.away:
-            raise StateError("away")
         return super()._rows(after, limit)
 
 

@@ -19,7 +19,7 @@ from service.live.priority import NICER
 from service.live.registry import Registry, Served
 from service.recommendation.recommender import recommend
 from service.state.memory import MemoryState
-from tests.service.worlds import interactions, random_pairs
+from tests.service.worlds import LosingState, interactions, random_pairs
 from tests.support.artifacts import World, publish_world
 
 
@@ -158,6 +158,25 @@ def test_a_version_from_beyond_the_logs_end_is_refused(tmp_path, registry):
     with pytest.raises(NotReadyError, match="set back"):
         registry.wait_version("v0002", 10)
     assert registry.serving == "v0001"
+
+
+@pytest.mark.parametrize("n_new", [0, 1, 6])
+def test_after_a_log_was_set_back_another_version_can_be_put_in_force(tmp_path, n_new):
+    publish_world(tmp_path)
+    state = LosingState()
+    registry = make(tmp_path, state)
+    registry.start()
+    assert registry.wait_ready(110)
+    state.append(interactions(random_pairs(np.random.default_rng(0), 9)))
+    until(lambda: registry.follower.applied == 9)
+    state.lose(upto=5, grown_by=interactions([("u1", f"after-{n}") for n in range(n_new)]))
+    until(lambda: registry.follower.failure is not None)
+    publish_world(tmp_path, World(seed=1))
+    registry.wait_version("v0002", 10)
+    assert (registry.follower.failure, registry.model.sequence) == (None, 5 + n_new)
+    state.append(interactions([("u1", "later")]))
+    until(lambda: registry.model.sequence == 6 + n_new)
+    registry.stop()
 
 
 def test_nothing_acknowledged_is_missing_while_versions_change(tmp_path, registry):
