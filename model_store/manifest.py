@@ -107,8 +107,8 @@ class Manifest:
             DamagedArtifactError: not a manifest.
         """
         try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
+            raw = json.loads(text, parse_constant=_refuse)
+        except ValueError as error:
             raise DamagedArtifactError(
                 f"{source}: not JSON ({error}). Publish the version again or prune it."
             ) from None
@@ -137,6 +137,9 @@ class Manifest:
             for name, kind in _KINDS.items():
                 if not isinstance(raw[name], kind) or (kind is int and raw[name] < 0):
                     raise ValueError(f"{name} is {raw[name]!r}")
+            for name in ("valid", "trial"):
+                if not isinstance(raw["metrics"].get(name, {}), dict):
+                    raise ValueError(f"metrics.{name} is {raw['metrics'][name]!r}")
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise DamagedArtifactError(f"{source}: malformed ({error!r}). Publish the version again.") from None
         return cls(**raw)
@@ -152,8 +155,12 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON's")
+
+
 def _plain(name: str) -> str:
     """An array's name, which is its file's: never a way out of the artifact's directory."""
-    if "/" in name or "\\" in name:
+    if "/" in name or "\\" in name or "\0" in name:
         raise ValueError(f"array name {name!r}")
     return name

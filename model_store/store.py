@@ -138,7 +138,7 @@ class ModelStore:
             UnknownVersionError: no such version.
             ArtifactError: the version can't be used.
         """
-        name = version or self.active()
+        name = self.active() if version is None else version
         if name is None:
             raise NoActiveVersionError(
                 f"No version is active in {self.root}. Train one (kdiffe train --store {self.root}) or activate one "
@@ -155,8 +155,11 @@ class ModelStore:
         Raises:
             StoreError: the store can't be written, or its state can't be read.
         """
-        with self._changing():
-            pass
+        with self._changing(), self._aside() as path:
+            try:
+                path.write_bytes(b"x")
+            except OSError as error:
+                raise StoreError(f"{self.root}: can't be written ({error}).") from None
 
     def publish(self, write: Callable[[Path, str], None], *, activate: bool = True) -> str:
         """Add a version: written aside, checked, then renamed into place.
@@ -339,7 +342,10 @@ class ModelStore:
         return removed
 
     def _exists(self, version: str) -> bool:
-        return (self.root / version / "manifest.json").is_file()
+        try:
+            return (self.root / version / "manifest.json").is_file()
+        except OSError:  # a longer name than a file can have
+            return False
 
     def _require(self, version: str) -> None:
         plain = version and not version.startswith(".") and "/" not in version and "\\" not in version
@@ -370,13 +376,26 @@ class ModelStore:
 
     def _write_state(self, state: _State) -> None:
         path = self.root / _STATE
-        aside = path.with_name(f".{_STATE}-{uuid4().hex[:8]}")
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(asdict(state), file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _sync(self.root)
+        with self._aside() as aside:
+            try:
+                with aside.open("w", encoding="utf-8") as file:
+                    json.dump(asdict(state), file, indent=2)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(path)
+                _sync(self.root)
+            except OSError as error:
+                raise StoreError(f"{path}: can't be written ({error}).") from None
+
+    @contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """Name of a file beside the state's; whatever stands there in the end goes."""
+        path = self.root / f".{_STATE}-{uuid4().hex[:8]}"
+        try:
+            yield path
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def _changing(self, patience: float = _PATIENCE) -> Iterator[_State]:

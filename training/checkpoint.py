@@ -35,7 +35,7 @@ class Checkpoint:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f".{FILE_NAME}.new"
+        aside = folder / f".{FILE_NAME}-{os.getpid()}.new"
         header = {"identity": self.identity, "progress": json.dumps(self.progress)}
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}, aside, header)
         with aside.open("rb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from training.errors import ConfigurationError
 from training.observer import Observer
 
 
@@ -64,12 +66,25 @@ class ProgressFile:
     """Writes {"progress", "phase", ...figures} into a file, replaced whole, at most twice a second."""
 
     def __init__(self, path: Path, interval: float = 0.5) -> None:
+        """Begin the file.
+
+        Args:
+            path: the file.
+            interval: least seconds between two writes within a phase.
+
+        Raises:
+            ConfigurationError: it can't be written.
+        """
         self._path = path
         self._interval = interval
         self._written = 0.0
         self._before = 0.0
         self._name, self._total, self._share, self._done = "", 1, 0.0, 0
         self._figures: dict[str, float] = {}
+        try:
+            self._replace()
+        except OSError as error:
+            raise ConfigurationError(f"--progress-file {path}: can't be written ({error}). Name another.") from None
 
     def phase(self, name: str, total: int, share: float) -> None:
         """A phase begins: the one before counts as done."""
@@ -88,12 +103,16 @@ class ProgressFile:
         """Notes are for people."""
 
     def _write(self) -> None:
+        with suppress(OSError):  # what is fitted is worth more than the file that tells of it
+            self._replace()
+        self._written = time.monotonic()
+
+    def _replace(self) -> None:
         share = self._share * min(1.0, self._done / self._total)
         content = {"progress": round(min(1.0, self._before + share), 4), "phase": self._name, **self._figures}
         aside = self._path.with_name(f".{self._path.name}.new")
         aside.write_text(json.dumps(content), encoding="utf-8")
         aside.replace(self._path)
-        self._written = time.monotonic()
 
 
 class Everyone:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from model_store.command import console, write_json
-from model_store.commands.models import Json, Store
+from model_store.commands.models import Json, Store, store_at
 from model_store.errors import StoreError
 from model_store.experiment import MAIN, Arm
 from model_store.store import DEFAULT_ROOT, ModelStore, Standing
@@ -63,7 +63,7 @@ def show(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
 @app.command()
 def end(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
     """Give everybody the active version."""
-    models = ModelStore(store)
+    models = store_at(store)
     models.end_experiment()
     _say(models.standing(), as_json)
 

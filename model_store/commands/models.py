@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from model_store.command import console, write_json
-from model_store.errors import ArtifactError, DamagedArtifactError
+from model_store.errors import ArtifactError, DamagedArtifactError, StoreError
 from model_store.store import DEFAULT_ROOT, ModelStore
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The versions of a model store.")
@@ -20,6 +20,19 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="The versions
 Store = Annotated[Path, typer.Option("--store", envvar="KDIFFE_STORE", help="Directory of the model store.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Version = Annotated[str, typer.Argument(help="A version, as `kdiffe models list` names it.")]
+
+
+def store_at(root: Path) -> ModelStore:
+    """The store in a directory that is there: a misspelt name is no empty store.
+
+    Raises:
+        StoreError: there is no such directory.
+    """
+    if not root.is_dir():
+        raise StoreError(
+            f"{root}: there is no such directory. Name the store's (--store DIR, KDIFFE_STORE) or train into a new one."
+        )
+    return ModelStore(root)
 
 
 @app.command("list")
@@ -108,7 +121,7 @@ def activate(version: Version, store: Store = DEFAULT_ROOT, as_json: Json = Fals
 @app.command()
 def rollback(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
     """Activate the version that was active before."""
-    version = ModelStore(store).rollback().active
+    version = store_at(store).rollback().active
     _say({"active": version}, as_json, f"Rolled back: {version} is active.")
 
 
@@ -119,8 +132,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare every file of a version, or of all, with its checksum."""
-    models = ModelStore(store)
-    versions = [version] if version else models.versions()
+    models = store_at(store)
+    versions = models.versions() if version is None else [version]
     damaged: list[ArtifactError] = []
     for name in versions:
         try:
@@ -141,7 +154,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Remove old versions; the active one, the one before it and those of an experiment always stay."""
-    removed = ModelStore(store).prune(keep)
+    removed = store_at(store).prune(keep)
     _say({"removed": removed}, as_json, f"Removed: {', '.join(removed) or 'nothing'}.")
 
 

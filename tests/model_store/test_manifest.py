@@ -42,7 +42,9 @@ def test_the_same_manifest_is_the_same_text() -> None:
     assert manifest().to_json().endswith("}\n")
 
 
-@pytest.mark.parametrize("text", ["", "{", "not json", '{"format_version": 1', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "not json", '{"format_version": 1', "\x00", '{"format_version": NaN}', '{"n_users": -Infinity}']
+)
 def test_what_is_not_json_is_damage_and_says_what_to_do(text: str) -> None:
     with pytest.raises(DamagedArtifactError, match=r"here: not JSON .*Publish the version again"):
         Manifest.from_json(text, "here")
@@ -84,8 +86,8 @@ def test_a_missing_or_an_unknown_field_is_named() -> None:
         ("arrays", {"a": {"dtype": "<f4"}}),
         ("arrays", {"a": {"dtype": "<f4", "shape": 3, "bytes": 1, "sha256": ""}}),
         ("arrays", {"a": {"dtype": "<f4", "shape": [3], "bytes": "many", "sha256": ""}}),
-        ("arrays", {"a": {"dtype": "<f4", "shape": [3], "bytes": float("inf"), "sha256": ""}}),
         ("arrays", {"a": 5}),
+        ("arrays", {"a\0": {"dtype": "<f4", "shape": [3], "bytes": 1, "sha256": ""}}),
         ("arrays", {"../../secret": {"dtype": "<f4", "shape": [3], "bytes": 1, "sha256": ""}}),
         ("n_users", "three"),
         ("n_items", None),
@@ -96,6 +98,8 @@ def test_a_missing_or_an_unknown_field_is_named() -> None:
         ("self_loops", "no"),
         ("walks", []),
         ("metrics", None),
+        ("metrics", {"valid": "good"}),
+        ("metrics", {"trial": 3}),
         ("version", None),
     ],
 )

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +267,42 @@ def test_a_root_that_cannot_be_a_directory_is_an_error_of_the_store(tmp_path: Pa
     with pytest.raises(StoreError, match="can't be written"):
         ModelStore(tmp_path / "file").check_writable()
     assert ModelStore(tmp_path / "file").versions() == []
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_an_error_of_the_store_before_anything_long_and_leaves_nothing_behind(store: ModelStore) -> None:
+    for _ in range(2):
+        store.publish(small())
+    before = sorted(path.name for path in store.root.iterdir())
+    for change in (
+        store.check_writable,
+        partial(store.publish, small()),
+        partial(store.activate, "v0001"),
+        store.rollback,
+        partial(store.set_experiment, "x", [Arm("b", "v0001", 0.5)]),
+    ):
+        with full_disk(), pytest.raises(StoreError, match="can't be written"):
+            change()
+    assert sorted(path.name for path in store.root.iterdir()) == before
+    assert (store.active(), store.experiment()) == ("v0002", None)
+    store.check_writable()
+    assert sorted(path.name for path in store.root.iterdir()) == before
+
+
+def test_a_name_that_no_file_can_have_is_an_unknown_version(store: ModelStore) -> None:
+    for name in ("v" * 300, ""):
+        with pytest.raises(UnknownVersionError, match="No version"):
+            store.open(name)
 
 
 # ---- activating, rolling back, pruning -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.training.worlds import Recorder, checkerboard, small
+from training.errors import ConfigurationError
 from training.progress import Bars, Everyone, ProgressFile
 from training.trained import train_kdiffe
 
@@ -30,6 +32,19 @@ def test_the_file_says_how_much_of_the_whole_work_is_done(tmp_path: Path) -> Non
     assert content(path) == {"progress": 0.6, "phase": "fitting", "loss": 0.5}
     progress.advance(50, {"loss": 0.25})  # never beyond the phase's share
     assert content(path) == {"progress": 1.0, "phase": "fitting", "loss": 0.25}
+
+
+def test_a_file_that_can_t_be_written_is_told_at_once_and_later_holds_nothing_up(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"--progress-file .*gone.*can't be written"):
+        ProgressFile(tmp_path / "gone" / "p.json")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / "p.json"
+    progress = ProgressFile(path, interval=0.0)
+    shutil.rmtree(path.parent)
+    progress.phase("fitting", 10, 1.0)
+    path.parent.mkdir()
+    progress.advance(5)
+    assert content(path) == {"progress": 0.5, "phase": "fitting"}
 
 
 def test_it_is_not_written_more_often_than_asked_for(tmp_path: Path) -> None:

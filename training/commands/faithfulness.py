@@ -62,7 +62,7 @@ def faithfulness(
     config: Config = None,
     overrides: Overrides = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.", min=0)] = 0,
     results: ResultsFile = None,
     as_json: Json = False,
 ) -> None:

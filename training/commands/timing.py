@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -70,6 +71,9 @@ def _numbers(option: str, given: str | None) -> list[float] | None:
     if given == "none":
         return []
     try:
-        return [float(text) for text in given.split(",")]
+        found = [float(text) for text in given.split(",")]
     except ValueError:
-        raise ConfigurationError(f"{option} {given!r}: numbers, comma-separated, or none.") from None
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise ConfigurationError(f"{option} {given!r}: numbers, comma-separated, or none.")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -74,8 +75,12 @@ def train(
         raise ConfigurationError("--trial goes with --base: a data set's validation split measures what it trains.")
     if resume and run_dir is None:
         raise ConfigurationError("--resume needs the folder of the interrupted run: --run-dir DIR.")
+    if base is None and (interactions is not None or sequence or state_id):
+        raise ConfigurationError(
+            "--interactions, --sequence and --state-id go with --base: a data set is trained as its files are."
+        )
     started = time.monotonic()
-    folder = run_dir or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = _own_folder() if run_dir is None else run_dir
     _make(folder)
     models.check_writable()
     chosen = with_option(with_option(overrides, "run.device", None if device == "auto" else device), "run.seed", seed)
@@ -115,7 +120,10 @@ def train(
             raise
         seconds = time.monotonic() - started
         version = run.publish(models, seconds, activate=activate)
-    _write_history(folder, run, version)
+    try:
+        _write_history(folder, run, version)
+    except OSError as error:  # the version is published all the same
+        console().print(f"{folder}: history and curve can't be written ({error}).", highlight=False)
     valid = run.metrics.get("valid", {})
     result = {
         "version": version,
@@ -133,6 +141,25 @@ def train(
     _print_table(result, run)
     if as_json:
         write_json(result)
+
+
+def _own_folder() -> Path:
+    """A folder named by the time, which no other run has.
+
+    Raises:
+        ConfigurationError: it can't be made.
+    """
+    folder = named = Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(2):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            folder = named.with_name(f"{named.name}-{number}")
+        except OSError as error:
+            raise ConfigurationError(f"{folder}: can't be made ({error}). Name another one: --run-dir DIR.") from None
+        else:
+            break
+    return folder
 
 
 def _make(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 import time
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from training.comparison import Candidate, Model, Task
 from training.data.dataset import DataSet, Interactions
 from training.data.fingerprint import fingerprint
-from training.errors import ConfigurationError
+from training.errors import ConfigurationError, ResultsError
 from training.evaluation import Evaluation, ItemFacts, Split, evaluate_fully
 from training.observer import Observer
 from training.results import Kind, Record, Results, UserValues, digest, machine, now
@@ -188,19 +190,45 @@ class Lab:
 
     @contextmanager
     def _folder(self, key: str) -> Iterator[Path]:
-        """Where a run keeps its checkpoint: beside the records while it is unfinished, else nowhere for long."""
+        """Where a run keeps its checkpoint: beside the records while it is unfinished, else nowhere for long.
+
+        Raises:
+            ConfigurationError: another process is at the same run.
+            ResultsError: it can't be made.
+        """
         kept = self.results.folder(key)
         if kept is None:
             with tempfile.TemporaryDirectory(prefix="kdiffe-") as name:
                 yield Path(name)
             return
-        yield kept
-        shutil.rmtree(kept, ignore_errors=True)
+        with _own(kept, self.results.path):
+            yield kept
+            shutil.rmtree(kept, ignore_errors=True)
         if kept.parent.is_dir() and not any(kept.parent.iterdir()):
             kept.parent.rmdir()
 
     def _split(self, part: Interactions) -> Split:
         return Split.of(part, self.data.train, self.data.n_users, self.data.n_items)
+
+
+@contextmanager
+def _own(folder: Path, results: Path | None) -> Iterator[None]:
+    """Keep a run's folder to one process; the kernel lets go of it when that one dies."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ResultsError(f"--results {results}: {folder} can't be made ({error}).") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"--results {results}: another kdiffe is at this run. Wait for it, or name another file."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _with_base(record: Record, base: str) -> Record:

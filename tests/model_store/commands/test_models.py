@@ -122,6 +122,22 @@ def test_verify_passes_what_is_whole_and_names_what_is_not(models: Shell, store:
     assert "v0002/form.alpha.npy: checksum" in err
 
 
+def test_an_empty_name_is_no_call_to_verify_everything(models: Shell) -> None:
+    status, _, err = models("verify", "")
+    assert status == 1
+    assert "No version ''" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "words", [["models", "verify"], ["models", "prune"], ["models", "rollback"], ["experiment", "end"]]
+)
+def test_a_misspelt_store_is_no_empty_one(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = Shell(words[0], ModelStore(tmp_path / "none"), capsys)(*words[1:])
+    assert status == 1
+    assert "there is no such directory" in " ".join(err.split())
+    assert not (tmp_path / "none").exists()
+
+
 def test_prune_removes_old_versions(models: Shell, store: ModelStore) -> None:
     assert models.json("prune", "--keep", "1") == {"removed": ["v0001"]}
     assert store.versions() == ["v0002", "v0003"]

@@ -80,6 +80,8 @@ def test_results_renders_records_and_checks_the_document(data: Path, tmp_path: P
         (["timing", "--users", "1000"], "has 40 users"),
         (["timing", "--steps", "2.5"], "whole numbers"),
         (["timing", "--steps", "x"], "--steps 'x': numbers"),
+        (["timing", "--steps", "nan"], "--steps 'nan': numbers"),
+        (["timing", "--users", "inf"], "--users 'inf': numbers"),
         (["tune", "--store-file", "STUDY", "--space", "nope"], "--space nope: can't be read"),
         (["tune", "--store-file", "STUDY", "--objective", "luck"], "--objective 'luck'"),
         (["tune", "--store-file", "STUDY", "--pruner", "x"], "--pruner 'x'"),

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from model_store.artifact import Artifact
 from model_store.store import ModelStore
 from tests.training.commands.runs import kdiffe, sets
 from tests.training.worlds import checkerboard
+from training.commands.train import _own_folder
 from training.data.formats import read_data_set, write_data_set
 
 Capture = pytest.CaptureFixture[str]
@@ -74,6 +77,34 @@ def test_standard_output_stays_empty_without_json(
     done = kdiffe(capsys, "train", "--data", data, "--store", tmp_path / "models", *sets("optimiser.max_epochs=1"))
     assert (done.status, done.out) == (0, "")
     assert len(list((tmp_path / "runs").glob("*/run.json"))) == 1  # where a run goes that names no folder
+
+
+def test_runs_that_begin_at_one_moment_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.commands.train.datetime", Stopped)
+    names = ["20260102-030405", "20260102-030405-2", "20260102-030405-3"]
+    assert [_own_folder() for _ in names] == [Path("runs") / name for name in names]
+    assert sorted(path.name for path in Path("runs").iterdir()) == names
+
+
+def test_a_history_that_can_t_be_written_is_told_and_the_version_is_published_all_the_same(
+    data: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run = tmp_path / "run"
+    (run / "run.json").mkdir(parents=True)
+    done = kdiffe(
+        capsys, "train", "--data", data, "--store", tmp_path / "models", "--run-dir", run, "--json",
+        *sets("optimiser.max_epochs=1"),
+    )  # fmt: skip
+    assert (done.status, done.json["version"]) == (0, "v0001")
+    assert "history and curve can't be written" in " ".join(done.err.split())
 
 
 def test_the_seed_and_the_overrides_are_the_model_s(data: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -221,6 +252,10 @@ def test_resuming_without_a_checkpoint_says_that_it_starts_afresh(data: Path, tm
         (["--data", "DATA", "--set", "model.width=0"], "model.width = 0"),
         (["--data", "DATA", "--config", "nope"], "nope: can't be read"),
         (["--data", "DATA", "--store", "/dev/null/models"], "/dev/null/models: can't be written"),
+        (["--data", "DATA", "--interactions", "log.jsonl"], "--interactions, --sequence and --state-id go with --base"),
+        (["--data", "DATA", "--sequence", "3"], "--interactions, --sequence and --state-id go with --base"),
+        (["--data", "DATA", "--state-id", "x"], "--interactions, --sequence and --state-id go with --base"),
+        (["--data", "DATA", "--progress-file", "/dev/null/p"], "--progress-file /dev/null/p: can't be written"),
         (["--base", "v0009"], "No version 'v0009'"),
         (["--base", "v0001", "--config", "x.toml"], "--config goes with --data"),
         (["--base", "v0001", "--interactions", "gone.jsonl"], "gone.jsonl: can't be read"),

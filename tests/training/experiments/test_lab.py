@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -46,6 +49,26 @@ def test_what_stands_in_the_records_is_not_trained_again(tmp_path: Path) -> None
     assert [again.run(run) for run in runs(second, 0, 1)] == records
     assert (first.trained, second.trained) == ([0, 1], [])
     assert len(read_records(tmp_path / "r.jsonl")) == 2
+
+
+def test_a_run_that_another_process_is_at_is_refused_and_free_again_when_that_one_ends(tmp_path: Path) -> None:
+    lucky, results = Lucky({0: 12, 1: 6}), Results(tmp_path / "r.jsonl")
+    first, other = runs(lucky, 0, 1)
+    place = lab(results)
+    folder = results.folder(place._blank(first, "lucky", "test").key)
+    assert folder is not None
+    holding = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX); print(flush=True); input()"
+    folder.mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", holding, folder], stdin=PIPE, stdout=PIPE) as held:
+        assert held.stdout is not None
+        held.stdout.readline()
+        with pytest.raises(ConfigurationError, match="another kdiffe is at this run"):
+            place.run(first)
+        place.run(other)
+        held.kill()
+    place.run(first)
+    assert lucky.trained == [1, 0]
+    assert not (tmp_path / "r.runs").exists()
 
 
 @pytest.mark.parametrize("change", ["seed", "settings", "value", "data", "split"])
