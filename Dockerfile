@@ -40,8 +40,9 @@ WORKDIR /data
 USER 10001
 VOLUME /data
 EXPOSE 8000
+# Of a service. A trainer listens nowhere: docs/observability.md says how one is started with a check of its own.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['KDIFFE_PORT'] + '/health/ready', timeout=4)"]
 STOPSIGNAL SIGINT
 CMD ["kdiffe", "serve"]
 

@@ -218,7 +218,8 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
 
     artifact = ModelStore(options.store).open(None)
     rng = np.random.default_rng(options.seed)
-    users = [str(u) for u in rng.choice(artifact.array("user_ids"), options.users, replace=False)]
+    known = artifact.array("user_ids")
+    users = [str(u) for u in rng.choice(known, min(options.users, len(known)), replace=False)]
     items = [str(i) for i in artifact.array("item_ids")]
     paths = [f"/recommend/{quote(user, safe='')}" for user in users]
     names = scratch / "names.json"
@@ -242,7 +243,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
 
     with (
         server(scratch / "uncached.log", *state("uncached"), KDIFFE_CACHED_LISTS="0") as uncached,
-        server(scratch / "cached.log", *state("cached"), KDIFFE_CACHED_LISTS=str(options.users)) as cached,
+        server(scratch / "cached.log", *state("cached"), KDIFFE_CACHED_LISTS=str(len(users))) as cached,
     ):
         answers = {}
         for user, path in zip(users, paths, strict=True):  # this fills the cache, too
@@ -276,6 +277,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
         "items": artifact.manifest.n_items,
         "width": artifact.manifest.width,
         "index": options.index,
+        "lists": len(users),
         "connections": options.connections,
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -290,7 +292,7 @@ def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path, help="a model store with an active version")
-    parser.add_argument("--users", type=int, default=2000, help="users whose lists are asked for")
+    parser.add_argument("--users", type=int, default=2000, help="whose lists are asked for; all where there are fewer")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)

@@ -5,7 +5,7 @@
     workers.py load     --store MODELS [--seconds S]      reads alone and beside 500 writes a second, and settling
     workers.py swaps    --store MODELS [--swaps N]        activations of two copies of the active version under load
     workers.py rollback --store MODELS [--swaps N]        roll backs under load: the call, and until all workers follow
-    workers.py replay   --store MODELS [--writes N]       what a start has to replay, without and with a retrain
+    workers.py replay   --store MODELS [--writes N]       a start with so many interactions to replay, and with none
 
 Every section prints one JSON object. A copy of the store's active version is served; the store is left alone. With
 `--data DIR` in the place of `--store`, a version over the graph of that data set, its embeddings random.
@@ -42,6 +42,8 @@ from benchmarks.processes import Connection, Server, memory_mb  # noqa: E402
 from model_store.artifact import Artifact  # noqa: E402
 from model_store.manifest import FILE_NAME, Manifest  # noqa: E402
 from model_store.store import ModelStore  # noqa: E402
+from service.state import open_state  # noqa: E402
+from service.state.port import Interaction, StateStore  # noqa: E402
 
 # ---- the service -----------------------------------------------------------------------------------------------------
 
@@ -449,24 +451,30 @@ class _Load:
 def replay(options: argparse.Namespace) -> dict[str, object]:
     """Seconds of a start with so many interactions beyond the artifact, and without any."""
     users, items = ids_of(options.store)
-    rng = random.Random(0)  # noqa: S311
     with copied(options.store) as directory:
         empty = Server.of_store(directory)
         empty.end()
-        from service.state import open_state
-        from service.state.port import Interaction
-
         state = open_state(f"sqlite:///{directory}/state.sqlite3")
-        for _ in range(0, options.writes, 1000):
-            state.append([Interaction(rng.choice(users), rng.choice(items), 0.0) for _ in range(1000)])
+        replayed = fill(state, users, items, options.writes)
         state.close()
         full = Server.of_store(directory)
         full.end()
+    longer = full.started_s - empty.started_s
     return {
-        "interactions": options.writes,
+        "interactions": replayed,
         "start_s": {"empty log": round(empty.started_s, 2), "whole log": round(full.started_s, 2)},
-        "replayed_a_second": round(options.writes / max(full.started_s - empty.started_s, 1e-9)),
+        # None where the replay is lost in what one start differs from another.
+        "replayed_a_second": round(replayed / longer) if longer > 0 else None,
     }
+
+
+def fill(state: StateStore, users: list[str], items: list[str], count: int) -> int:
+    """Append so many interactions, at most 1,000 at once. Where the log ends then."""
+    rng = random.Random(0)  # noqa: S311
+    for begin in range(0, count, 1000):
+        many = range(begin, min(begin + 1000, count))
+        state.append([Interaction(rng.choice(users), rng.choice(items), 0.0) for _ in many])
+    return state.last_sequence()
 
 
 def quantiles(values: list[float]) -> dict[str, float]:

@@ -12,6 +12,22 @@ Every operation of the service's OpenAPI description is a method of both; answer
 """
 
 from kdiffe_client.client import AsyncClient, Client
-from kdiffe_client.errors import ApiError, ClientError, NoAnswerError, UnavailableError
+from kdiffe_client.errors import (
+    ApiError,
+    ClientError,
+    InvalidRequestError,
+    NoAnswerError,
+    UnavailableError,
+    UnreadableAnswerError,
+)
 
-__all__ = ["ApiError", "AsyncClient", "Client", "ClientError", "NoAnswerError", "UnavailableError"]
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "InvalidRequestError",
+    "NoAnswerError",
+    "UnavailableError",
+    "UnreadableAnswerError",
+]

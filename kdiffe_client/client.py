@@ -11,9 +11,18 @@ from typing import Any
 import httpx
 
 from kdiffe_client import models
-from kdiffe_client.errors import NoAnswerError, UnavailableError
+from kdiffe_client.errors import UnavailableError
 from kdiffe_client.operations import AsyncOperations, Operations
-from kdiffe_client.request import Request, answer_of, settings, wait_before, with_ids
+from kdiffe_client.request import (
+    Request,
+    answer_of,
+    built,
+    failure_of,
+    may_repeat,
+    settings,
+    wait_before,
+    with_ids,
+)
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -35,12 +44,15 @@ class Client(Operations):
 
         Args:
             url: where it listens, with a proxy's prefix where there is one.
-            key: an API key; None for none.
+            key: an API key, blanks around it left away; None for none.
             timeout: seconds until a request without an answer is given up.
             retries: how often a request is sent again that was not answered, or answered 429 or 503, where sending it
                 twice has the effect of once.
             transport: httpx's, for tests and proxies.
             sleep: waits.
+
+        Raises:
+            InvalidRequestError: the key can't stand in a header.
         """
         self._http = httpx.Client(**settings(url, key, timeout), transport=transport)
         self._retries = retries
@@ -63,16 +75,16 @@ class Client(Operations):
         self.close()
 
     def _ask(self, request: Request) -> Any:
-        attempt = 0
+        sent, attempt = built(self._http, request), 0
         while True:
             attempt += 1
             try:
-                return answer_of(request, self._http.request(**request.options()))
-            except (httpx.TransportError, UnavailableError) as error:
-                unavailable = error if isinstance(error, UnavailableError) else None
-                if attempt > self._retries or not _may_repeat(request, error):
-                    raise _told(request, error) from error
-            self._sleep(wait_before(attempt, unavailable))
+                return answer_of(request, self._http.send(sent))
+            except (httpx.RequestError, UnavailableError) as error:
+                failure, again = failure_of(request, error), attempt <= self._retries and may_repeat(request, error)
+            if not again:
+                raise failure  # outside of the handler: no error whose text may hold a secret goes with it
+            self._sleep(wait_before(attempt, failure))
 
 
 class AsyncClient(AsyncOperations):
@@ -110,24 +122,13 @@ class AsyncClient(AsyncOperations):
         await self.close()
 
     async def _ask(self, request: Request) -> Any:
-        attempt = 0
+        sent, attempt = built(self._http, request), 0
         while True:
             attempt += 1
             try:
-                return answer_of(request, await self._http.request(**request.options()))
-            except (httpx.TransportError, UnavailableError) as error:
-                unavailable = error if isinstance(error, UnavailableError) else None
-                if attempt > self._retries or not _may_repeat(request, error):
-                    raise _told(request, error) from error
-            await self._sleep(wait_before(attempt, unavailable))
-
-
-def _may_repeat(request: Request, error: Exception) -> bool:
-    """Whether a request may be sent again: what never reached the service may, whatever it was."""
-    return request.repeatable or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-
-
-def _told(request: Request, error: Exception) -> Exception:
-    if isinstance(error, UnavailableError):
-        return error
-    return NoAnswerError(f"{request.method} {request.path}: no answer ({type(error).__name__}: {error}).")
+                return answer_of(request, await self._http.send(sent))
+            except (httpx.RequestError, UnavailableError) as error:
+                failure, again = failure_of(request, error), attempt <= self._retries and may_repeat(request, error)
+            if not again:
+                raise failure  # outside of the handler: no error whose text may hold a secret goes with it
+            await self._sleep(wait_before(attempt, failure))

@@ -1,9 +1,11 @@
 """Errors of the client.
 
 ClientError
+├── InvalidRequestError       it can't be sent: an id that is no text, a key that can't stand in a header
 ├── NoAnswerError             the service can't be reached, or did not answer in time
+├── UnreadableAnswerError     what came as a good answer is none of the service's: a proxy's page, damaged bytes
 └── ApiError                  it answered with an error, which has a code of its closed set
-└── UnavailableError      for the moment: it asks to be tried again later
+    └── UnavailableError      for the moment: it asks to be tried again later
 """
 
 from __future__ import annotations
@@ -13,8 +15,16 @@ class ClientError(Exception):
     """A request has failed."""
 
 
+class InvalidRequestError(ClientError):
+    """A request can't be sent, whenever it is tried."""
+
+
 class NoAnswerError(ClientError):
     """No answer came."""
+
+
+class UnreadableAnswerError(ClientError):
+    """An answer came that can't be read."""
 
 
 class ApiError(ClientError):

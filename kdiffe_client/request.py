@@ -11,7 +11,14 @@ from uuid import uuid4
 
 import httpx
 
-from kdiffe_client.errors import ApiError, UnavailableError
+from kdiffe_client.errors import (
+    ApiError,
+    ClientError,
+    InvalidRequestError,
+    NoAnswerError,
+    UnavailableError,
+    UnreadableAnswerError,
+)
 
 # Longest wait before a request is sent again, and the first one where the service did not say how long.
 LONGEST_WAIT, FIRST_WAIT = 5.0, 0.1
@@ -61,8 +68,15 @@ class Request:
 
 
 def segment(external_id: str) -> str:
-    """An id as one segment of a path. Dots alone would be taken for a way up."""
-    encoded = quote(external_id, safe="")
+    """An id as one segment of a path. Dots alone would be taken for a way up.
+
+    Raises:
+        InvalidRequestError: it holds half of a surrogate pair.
+    """
+    try:
+        encoded = quote(external_id, safe="")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"The id {external_id!r} is no text: {error.reason}.") from None
     return encoded.replace(".", "%2E") if encoded.strip(".") == "" else encoded
 
 
@@ -74,10 +88,26 @@ def with_ids(body: Any) -> Any:
 
 
 def settings(url: str, key: str | None, timeout: float) -> dict[str, Any]:
-    """Arguments of httpx's clients."""
-    headers = {"Accept": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
+    """Arguments of httpx's clients.
+
+    Raises:
+        InvalidRequestError: the key can't stand in a header.
+    """
+    headers = {"Accept": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {_sendable(key)}"})
     # A slash at the end, so that a path below a proxy's prefix stays.
     return {"base_url": f"{url.rstrip('/')}/", "headers": headers, "timeout": timeout}
+
+
+def built(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
+    """A request as httpx sends it, as often as need be.
+
+    Raises:
+        InvalidRequestError: it holds what can't be sent.
+    """
+    try:
+        return http.build_request(**request.options())
+    except (ValueError, TypeError, httpx.InvalidURL) as error:  # of UTF-8, ASCII and JSON, and a path that is too long
+        raise InvalidRequestError(f"{request.method} {request.path}: it can't be sent ({error}).") from error
 
 
 def answer_of(request: Request, response: httpx.Response) -> Any:
@@ -85,9 +115,16 @@ def answer_of(request: Request, response: httpx.Response) -> Any:
 
     Raises:
         ApiError: it is an error.
+        UnreadableAnswerError: it is none of the service's.
     """
     if response.is_success:
-        return response.text if request.text else response.json()
+        if request.text:
+            return response.text
+        try:
+            return response.json()
+        except ValueError:
+            said = f"{response.status_code}, but no JSON: {response.text[:200]!r}"
+            raise UnreadableAnswerError(f"{request.method} {request.path}: the answer is {said}.") from None
     try:
         said = response.json()["error"]
         code, message, request_id = str(said["code"]), str(said["message"]), str(said["request_id"])
@@ -97,15 +134,48 @@ def answer_of(request: Request, response: httpx.Response) -> Any:
     raise kind(response.status_code, code, message, request_id, _retry_after(response))
 
 
-def wait_before(attempt: int, error: UnavailableError | None) -> float:
+def failure_of(request: Request, error: httpx.RequestError | UnavailableError) -> ClientError:
+    """What a request's failure is told as."""
+    if isinstance(error, UnavailableError):
+        return error
+    place = f"{request.method} {request.path}"
+    if isinstance(error, httpx.LocalProtocolError):  # its text would show a header's value
+        return InvalidRequestError(f"{place}: it can't be sent, a header holds what HTTP doesn't allow in one.")
+    if isinstance(error, httpx.DecodingError):
+        failure: ClientError = UnreadableAnswerError(f"{place}: the answer is damaged ({error}).")
+    else:
+        failure = NoAnswerError(f"{place}: no answer ({type(error).__name__}: {error}).")
+    failure.__cause__ = error
+    return failure
+
+
+def may_repeat(request: Request, error: httpx.RequestError | UnavailableError) -> bool:
+    """Whether a request may be sent again: what never reached the service may, whatever it was."""
+    if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol | httpx.DecodingError):
+        return False  # the next one would end alike
+    return request.repeatable or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+
+
+def wait_before(attempt: int, failure: ClientError) -> float:
     """Seconds until a request is sent again.
 
     Args:
         attempt: how often it has been sent, 1 at least.
-        error: what was answered, None where nothing was.
+        failure: what has come of it.
     """
-    said = None if error is None else error.retry_after
+    said = failure.retry_after if isinstance(failure, UnavailableError) else None
     return min(FIRST_WAIT * 2.0 ** (attempt - 1) if said is None else said, LONGEST_WAIT)
+
+
+def _sendable(key: str) -> str:
+    """A key as it stands in a header, less the blanks around it: a file's last line ends."""
+    key = key.strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise InvalidRequestError(
+            "The API key (not shown) is empty or holds other characters than ASCII's printable ones: give it as it was "
+            "issued, or None for none."
+        )
+    return key
 
 
 def _interactions(body: Any) -> list[Mapping[str, Any]]:

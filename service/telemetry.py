@@ -7,9 +7,9 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,6 +21,7 @@ from service.errors import NotReadyError
 from service.live.registry import Registry
 from service.recommendation.recommender import Strategy
 from service.security.api_key import PREFIX
+from service.state.port import UNFINISHED, Job, JobState
 from service.workers import METRICS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,6 +30,8 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 # How much waits, by the queue's name.
 Queues = Mapping[str, Callable[[], int]]
 WAITING = "What waits in the fullest worker: entries to be applied or settled, requests to be written, jobs."
+# How a job can have ended.
+ENDED = [state for state in get_args(JobState) if state not in UNFINISHED]
 # Seconds between a worker's notes of its model's condition for the others.
 NOTE_INTERVAL = 1.0
 SECRET_WORDS = ("authorization", "admin_key", "api_key", "password", "secret", "token", "cookie")
@@ -67,13 +70,23 @@ class Telemetry:
         )
         self._accepted = self._interactions.labels("accepted")
         self._duplicates = self._interactions.labels("duplicate")
-        self._jobs = Counter("kdiffe_jobs", "Retrain jobs by how they ended.", ["state"], registry=self.registry)
         self._swaps = Counter("kdiffe_model_swaps", "Versions put in force.", registry=self.registry)
         # Looking a counter up by its labels takes longer than counting.
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self.job_running = Gauge(
-            "kdiffe_job_running", "1 while a retrain job runs.", registry=self.registry, multiprocess_mode="livemax"
+        self._job_running = Gauge(
+            "kdiffe_job_running",
+            "1 while a retrain job runs, wherever it does.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
         )
+        self._job_ended = Gauge(
+            "kdiffe_job_ended_timestamp_seconds",
+            "When the last retrain job that ended so did, wherever it ran; 0 where none of the latest has.",
+            ["state"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self._last_ends: dict[str, float] = dict.fromkeys(ENDED, 0.0)
         # Where several workers serve, whichever is asked answers for all of them.
         self._shared = os.environ.get(METRICS)
         self._notes: _Notes | None = None
@@ -113,9 +126,14 @@ class Telemetry:
         self._accepted.inc(accepted)
         self._duplicates.inc(duplicates)
 
-    def job_ended(self, state: str) -> None:
-        """Count a job."""
-        self._jobs.labels(state).inc()
+    def jobs(self, latest: Sequence[Job]) -> None:
+        """Tell how the state's latest jobs stand. Whoever runs them, every service on the state tells the same."""
+        self._job_running.set(any(job.state == "running" for job in latest))
+        for job in latest:
+            if job.state in self._last_ends:
+                self._last_ends[job.state] = max(self._last_ends[job.state], job.finished_at or 0.0)
+        for state, ended in self._last_ends.items():
+            self._job_ended.labels(state).set(ended)
 
     def swapped(self) -> None:
         """Count a swap."""

@@ -51,8 +51,10 @@ ERASED = (
 )
 # Seconds between a job's signs of life, and without one until it is given up where nobody can look at its process.
 BEAT, LEASE = 5.0, 60.0
-# Seconds between looks at whether a running job was cancelled, and between looks at the schedule and at lost jobs.
+# Seconds between looks at whether a running job was cancelled, and between looks at the schedule and at all jobs.
 LOOK = 1.0
+# How many jobs are looked at: at the start, so that it is known how earlier ones have ended, and then.
+FIRST_LOOKED_AT, LOOKED_AT = 100, 10
 # How often a job is taken whose process ends (of an out-of-memory kill, say) before it has failed.
 ATTEMPTS = 3
 # How often an attempt trains where users are erased meanwhile, each time with the data of then.
@@ -123,7 +125,7 @@ def schedule_of(settings: Settings, store: ModelStore, state: StateStore) -> Sch
 
 
 class Runner:
-    """A thread that runs jobs."""
+    """A thread that runs jobs, and one that looks after those of the whole state, whoever runs them."""
 
     def __init__(
         self,
@@ -143,7 +145,7 @@ class Runner:
         Args:
             store: where versions are published and activated.
             state: where the log and the jobs are kept.
-            telemetry: counts jobs.
+            telemetry: told how the state's jobs stand.
             directory: each job gets a directory of its own in it.
             served: names the version to retrain.
             wait_served: waits until an activated version is served here, and raises where it can't be; None where
@@ -160,13 +162,14 @@ class Runner:
         self._wait_served = wait_served
         self._rules = rules or Rules()
         self._schedule = schedule
-        self._training = training
         self._owner = this_process()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._waiting = 0
-        # Jobs, and the processes of jobs, live as long as this thread (see `leash`).
-        self._thread = threading.Thread(target=self._loop, name="kdiffe-jobs", daemon=True)
+        self._threads = [threading.Thread(target=self._look, name="kdiffe-jobs-look", daemon=True)]
+        if training:
+            # Jobs, and the processes of jobs, live as long as this thread (see `leash`).
+            self._threads.append(threading.Thread(target=self._take, name="kdiffe-jobs", daemon=True))
 
     def start(self) -> None:
         """Remove what ended jobs have left behind, and begin to take jobs."""
@@ -175,14 +178,16 @@ class Runner:
                 left = self._state.job(path.name)
                 if left is not None and left.state not in UNFINISHED:
                     clear(path)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Interrupt the running job: it is queued again."""
         self._stop.set()
         self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
 
     @property
     def waiting(self) -> int:
@@ -195,40 +200,43 @@ class Runner:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    def _loop(self) -> None:
-        looked = 0.0
+    def _take(self) -> None:
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                if time.monotonic() - looked > LOOK:
-                    looked = time.monotonic()
-                    self._look_after()
-                job = self._state.take_job(self._owner, time.time()) if self._training else None
+                job = self._state.take_job(self._owner, time.time())
             except StateError as error:
-                log.warning("jobs can't be looked at", error=str(error))
+                log.warning("jobs can't be taken", error=str(error))
                 job = None
             if job is not None:
                 self._run(job)
             else:
                 self._wake.wait(self._rules.poll_interval)
 
-    def _look_after(self) -> None:
-        """Give up what nobody runs, and ask for what is due."""
-        jobs = self._state.jobs(10)
+    def _look(self) -> None:
+        count = FIRST_LOOKED_AT
+        while not self._stop.is_set():
+            try:
+                self._look_after(count)
+                count = LOOKED_AT
+            except StateError as error:
+                log.warning("jobs can't be looked at", error=str(error))
+            self._stop.wait(LOOK)
+
+    def _look_after(self, count: int) -> None:
+        """Give up what nobody runs, tell how the latest jobs stand, and ask for what is due."""
+        jobs = [give_up(self._state, job) for job in self._state.jobs(count)]
         self._waiting = sum(job.state == "queued" for job in jobs)
-        for job in jobs:
-            give_up(self._state, job)
+        self._telemetry.jobs(jobs)
         if self._schedule is not None:
             due = self._schedule.look()
             if due is not None:
                 log.info("a retrain is due", job_id=due.job_id, trigger=due.trigger)
 
     def _run(self, job: Job) -> None:
-        self._telemetry.job_running.set(1)
         logger = log.bind(job_id=job.job_id)
         run = _Run(job, self._state, self._stop)
         directory = self._directory / job.job_id
-        ended = True
         try:
             with run.beating(directory):
                 version, phase = self._train_and_activate(run, directory)
@@ -238,7 +246,6 @@ class Runner:
             if phase == "done" and self._rules.compacting:
                 self._compact()
         except JobInterruptedError:
-            ended = False
             logger.info("job interrupted")
             self._end(run, state="queued", owner="", phase=INTERRUPTED, attempts=run.job.attempts - 1)
         except Exception as error:  # a job's failure is the job's, not the service's
@@ -248,15 +255,9 @@ class Runner:
                 message = f"{type(error).__name__}: {error}"
             logger.error("job failed", error=message)
             last = tail(log_of(directory))
-            ended = run.ended_as() is not None
-            if ended or not run.taken:  # else whoever has the job now may use them
+            if run.has_ended() or not run.taken:  # else whoever has the job now may use them
                 clear(directory)
-                ended = True
             self._end(run, state="failed", error=message, finished_at=time.time(), log=last)
-        finally:
-            if ended:
-                self._telemetry.job_ended(run.ended_as() or run.job.state)
-            self._telemetry.job_running.set(0)
 
     def _end(self, run: _Run, **changes: object) -> None:
         """Tell how a job has ended, unless it was taken away."""
@@ -470,13 +471,12 @@ class _Run:
         """Whether it is known that the job is no longer this process's."""
         return self._taken
 
-    def ended_as(self) -> str | None:
-        """How the job has ended, None where it has not, or where that can't be told."""
+    def has_ended(self) -> bool:
+        """Whether it is known that the job has ended."""
         with suppress(StateError):
             found = self._state.job(self.job.job_id)
-            if found is not None and found.state not in UNFINISHED:
-                return found.state
-        return None
+            return found is not None and found.state not in UNFINISHED
+        return False
 
     def update(self, **changes: object) -> None:
         """Tell how far it is; a state that does not answer at the moment is told with the next sign of life.

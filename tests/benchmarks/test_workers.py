@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -7,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from service.state.memory import MemoryState
 from tests.support.artifacts import publish_world
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "workers.py"
+spec = importlib.util.spec_from_file_location("workers", SCRIPT)
+assert spec is not None
+assert spec.loader is not None
+workers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(workers)
 
 
 def measured(store: Path, section: str, *options: str) -> dict[str, object]:
@@ -48,6 +55,21 @@ def test_roll_backs_reach_every_worker(tmp_path):
     found = measured(tmp_path, "rollback", "--swaps", "3")
     assert (found["roll_backs"], found["failed"], found["workers"]) == (3, 0, 2)
     assert found["all_workers_s"]["max"] >= found["call_s"]["max"] > 0
+
+
+@pytest.mark.parametrize("count", [0, 200, 1000, 1200])
+def test_a_log_is_filled_with_as_many_interactions_as_are_asked_for(count):
+    state = MemoryState()
+    assert workers.fill(state, ["u1", "u2"], ["i1"], count) == state.last_sequence() == count
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_a_start_replays_is_what_was_asked_for(tmp_path):
+    publish_world(tmp_path)
+    found = measured(tmp_path, "replay", "--writes", "200")
+    assert found["interactions"] == 200
+    assert min(found["start_s"].values()) > 0
 
 
 @pytest.mark.slow

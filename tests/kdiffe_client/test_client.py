@@ -12,7 +12,17 @@ from typing import Any
 import httpx
 import pytest
 
-from kdiffe_client import ApiError, AsyncClient, Client, NoAnswerError, UnavailableError, models
+from kdiffe_client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    ClientError,
+    InvalidRequestError,
+    NoAnswerError,
+    UnavailableError,
+    UnreadableAnswerError,
+    models,
+)
 from kdiffe_client.operations import Operations
 from service.http.app import create_app
 from service.settings import Settings
@@ -157,6 +167,37 @@ def test_an_error_is_the_service_s_and_a_wrong_key_is_told(server: LiveServer) -
     assert told.value.code == "unauthorized"
 
 
+async def asked(client: AsyncClient, operation: str, *arguments: Any, **options: Any) -> Any:
+    """What the asynchronous client answers; it is closed then."""
+    async with client:
+        return await getattr(client, operation)(*arguments, **options)
+
+
+def test_a_key_that_was_read_from_a_file_is_the_key(server: LiveServer) -> None:
+    with Client(server.url, f"{KEY}\n") as client:
+        found = client.list_models()
+    assert asyncio.run(asked(AsyncClient(server.url, f"{KEY}\n"), "list_models")) == found
+
+
+def test_a_header_that_http_refuses_is_told_at_once_and_not_shown(server: LiveServer) -> None:
+    waits: list[float] = []
+
+    async def asleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    for ask in (
+        lambda: Client(server.url, KEY, sleep=waits.append).put_item("a", {}, idempotency_key="hush\n"),
+        lambda: asyncio.run(
+            asked(AsyncClient(server.url, KEY, sleep=asleep), "put_item", "a", {}, idempotency_key="hush\n")
+        ),
+    ):
+        with pytest.raises(InvalidRequestError) as told:
+            ask()
+        assert "hush" not in str(told.value)
+        assert told.value.__cause__ is told.value.__context__ is None
+    assert waits == []
+
+
 class Flaky:
     """A service that answers by a script: a status, or None for a broken connection."""
 
@@ -218,3 +259,34 @@ def test_after_the_last_try_the_last_error_is_told() -> None:
     flaky = Flaky(None)
     with pytest.raises(NoAnswerError, match="GET /popular: no answer"):
         flaky.client(retries=0).popular()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"text": "<html>log in</html>"},
+        {"headers": {"Content-Encoding": "gzip"}, "content": b"no gzip"},
+    ],
+    ids=["a proxy's page", "damaged"],
+)
+def test_an_answer_that_can_not_be_read_is_told_at_once_and_is_the_client_s_error(answer: dict[str, Any]) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, **answer))
+
+    async def asleep(seconds: float) -> None:
+        raise AssertionError(seconds)
+
+    with (
+        Client("http://service", transport=transport, sleep=pytest.fail) as client,
+        pytest.raises(UnreadableAnswerError),
+    ):
+        client.popular()
+    with pytest.raises(UnreadableAnswerError) as told:
+        asyncio.run(asked(AsyncClient("http://service", transport=transport, sleep=asleep), "popular"))
+    assert isinstance(told.value, ClientError)
+
+
+def test_a_key_that_can_not_be_sent_is_refused_when_either_client_is_made() -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InvalidRequestError) as told:
+            kind("http://service", "hüsh")
+        assert "hüsh" not in str(told.value)

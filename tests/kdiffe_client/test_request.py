@@ -3,8 +3,15 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from kdiffe_client.errors import ApiError, UnavailableError
-from kdiffe_client.request import Request, answer_of, segment, wait_before, with_ids
+from kdiffe_client.errors import (
+    ApiError,
+    ClientError,
+    InvalidRequestError,
+    NoAnswerError,
+    UnavailableError,
+    UnreadableAnswerError,
+)
+from kdiffe_client.request import Request, answer_of, built, failure_of, segment, settings, wait_before, with_ids
 
 
 @pytest.mark.parametrize(
@@ -65,4 +72,70 @@ def test_an_error_of_a_proxy_s_is_told_as_it_came():
 def test_a_wait_is_what_was_said_and_bounded(attempt, said, seconds):
     assert wait_before(attempt, UnavailableError(503, "", "", "", said)) == pytest.approx(seconds)
     if said is None:
-        assert wait_before(attempt, None) == pytest.approx(seconds)
+        assert wait_before(attempt, NoAnswerError()) == pytest.approx(seconds)
+
+
+def test_half_of_a_surrogate_pair_is_no_id():
+    with pytest.raises(InvalidRequestError, match=r"The id 'u\\udc80' is no text"):
+        segment("u\udc80")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request("POST", "/x", body={"user_id": "\udc80"}),
+        Request("POST", "/x", body={"timestamp": float("nan")}),
+        Request("POST", "/x", body={"user_id": object()}),
+        Request("GET", "/x", query={"item_id": "\udc80"}),
+        Request("PUT", "/x", headers={"Idempotency-Key": "ü"}),
+        Request("GET", f"/{'x' * 70_000}"),
+    ],
+    ids=["body's text", "body's number", "body's object", "query", "header", "long"],
+)
+def test_what_can_not_be_sent_is_told_as_that(request_):
+    with httpx.Client(**settings("http://service", None, 1.0)) as http, pytest.raises(InvalidRequestError) as told:
+        built(http, request_)
+    assert str(told.value).startswith(f"{request_.method} {request_.path}: it can't be sent (")
+
+
+@pytest.mark.parametrize("around", ["", "\n", "\r\n", " ", "\t"])
+def test_blanks_around_a_key_are_left_away(around):
+    headers = settings("http://service", f"{around}two words{around}", 1.0)["headers"]
+    assert headers["Authorization"] == "Bearer two words"
+
+
+@pytest.mark.parametrize("key", ["", "\n", "hush\nhush", "hush\0", "hush\x7f", "hushü", "hush\udc80"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key):
+    with pytest.raises(InvalidRequestError, match="API key") as told:
+        settings("http://service", key, 1.0)
+    assert "hush" not in str(told.value)
+    assert told.value.__context__ is None
+
+
+@pytest.mark.parametrize("content", [b"<html>log in</html>", b"", b'"\xff"'])
+def test_a_good_answer_that_is_no_json_is_not_the_service_s(content):
+    with pytest.raises(UnreadableAnswerError, match="GET /x: the answer is 200, but no JSON") as told:
+        answer_of(Request("GET", "/x"), httpx.Response(200, content=content))
+    assert repr(content.decode(errors="replace")) in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (httpx.ReadTimeout("late"), NoAnswerError, "no answer (ReadTimeout: late)"),
+        (httpx.DecodingError("no gzip"), UnreadableAnswerError, "the answer is damaged (no gzip)"),
+        (UnavailableError(503, "", "busy"), UnavailableError, "busy (503"),
+    ],
+)
+def test_a_failure_is_one_of_the_client_s(error, kind, words):
+    told = failure_of(Request("GET", "/x"), error)
+    assert isinstance(told, ClientError)
+    assert type(told) is kind
+    assert words in str(told)
+
+
+def test_what_http_refuses_to_send_is_told_without_the_refusal_that_shows_it():
+    told = failure_of(Request("GET", "/x"), httpx.LocalProtocolError("Illegal header value b'Bearer hush'"))
+    assert isinstance(told, InvalidRequestError)
+    assert "hush" not in str(told)
+    assert told.__cause__ is None

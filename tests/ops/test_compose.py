@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +59,33 @@ def test_every_setting_of_the_image_is_one() -> None:
     named = set(re.findall(r"\b(KDIFFE_\w+)=", DOCKERFILE))
     assert named
     assert named <= {f"KDIFFE_{field.upper()}" for field in Settings.model_fields}
+
+
+class Ready(BaseHTTPRequestHandler):
+    """Ready, and nothing else."""
+
+    def do_GET(self) -> None:
+        """200 where readiness is asked for."""
+        self.send_response(200 if self.path == "/health/ready" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_image_s_health_check_asks_at_the_port_that_is_set() -> None:
+    (check,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (.*)$", DOCKERFILE, flags=re.MULTILINE)
+    python, *words = json.loads(check)
+    assert python == "python"
+
+    def status(port: int) -> int:
+        environment = {**os.environ, "KDIFFE_PORT": str(port)}
+        return subprocess.run([sys.executable, *words], env=environment, capture_output=True, check=False).returncode
+
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert status(server.server_port) == 0
+    assert status(server.server_port) == 1  # nobody is there any more
 
 
 def test_every_command_exists() -> None:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.http.app import create_app
 from service.settings import Settings
 from tests.service.client import Client
+from tests.service.processes import until
 from tests.support.artifacts import publish_world
 
 OPS = Path(__file__).parents[2] / "ops"
@@ -60,7 +61,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         arms = [{"name": "control", "version": "v0001", "share": 0.5}]
         assert client.request("PUT", "/admin/experiment", json={"name": "x", "variants": arms}).status_code == 200
         client.get("/recommend/u1")
-        client.context.telemetry.job_ended("failed")
+        until(lambda: "kdiffe_job_ended" in client.get("/metrics").text)
         text = client.get("/metrics").text
     found: dict[str, set[str]] = {"up": set()}
     for family in text_string_to_metric_families(text):
@@ -90,6 +91,18 @@ def test_everything_that_the_service_tells_is_on_the_board_or_in_a_rule(told: di
     # A counter's birth and a histogram's sum and count say nothing more; refreshes are seen in the sequence numbers.
     told_once = {name for name in told if not name.endswith(("_created", "_sum", "_count", "kdiffe_refreshes"))}
     assert told_once <= set(re.findall(r"\b(?:kdiffe_\w+|up)\b", text))
+
+
+def test_instances_that_are_found_no_more_are_told_of_too() -> None:
+    # They leave no `up` of 0 behind: there is no sample of theirs.
+    missing = {
+        rule["alert"]
+        for rule in RULES
+        for node in nodes(promql_parser.parse(rule["expr"]))
+        if isinstance(node, promql_parser.Call) and node.func.name in {"absent", "max_over_time"}
+        if "up" in {getattr(below, "name", None) for below in nodes(node)}
+    }
+    assert missing == {"KdiffeGone", "KdiffeFewer"}
 
 
 def test_every_rule_says_how_bad_it_is_what_has_happened_and_what_to_do() -> None:

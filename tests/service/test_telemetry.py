@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,10 +14,12 @@ from service.index.exact import ExactIndex
 from service.live.registry import Registry
 from service.security.api_key import PREFIX
 from service.state.memory import MemoryState
+from service.state.port import Job
 from service.telemetry import Telemetry, configure_logging, without_secrets
 from tests.service.worlds import interactions
 from tests.support.artifacts import publish_world
 
+ENDED = 'kdiffe_job_ended_timestamp_seconds{{state="{}"}}'
 SHOWN, BLANKED = f"{PREFIX}_0af1_s3cr-et", f"{PREFIX}_0af1_***"
 
 
@@ -25,14 +28,43 @@ def test_what_is_counted_is_exposed():
     telemetry.request("GET", "/recommend/{user_id}", 200, 0.004)
     telemetry.recommended({"model": 3}, "v0001", "main", "exact")
     telemetry.interactions(2, 1)
-    telemetry.job_ended("failed")
     text = telemetry.exposition().decode()
     assert 'kdiffe_requests_total{method="GET",route="/recommend/{user_id}",status="200"} 1.0' in text
     assert 'kdiffe_request_seconds_bucket{le="0.005",route="/recommend/{user_id}"} 1.0' in text
     assert 'kdiffe_recommended_items_total{strategy="model",variant="main",version="v0001"} 3.0' in text
     assert 'kdiffe_lists_total{backend="exact",variant="main",version="v0001"} 1.0' in text
     assert 'kdiffe_interactions_total{outcome="duplicate"} 1.0' in text
-    assert 'kdiffe_jobs_total{state="failed"} 1.0' in text
+
+
+def told_of_jobs(telemetry):
+    text = telemetry.exposition().decode()
+    told = [line.split() for line in text.splitlines() if line.startswith("kdiffe_job")]
+    return {name: float(value) for name, value in told}
+
+
+def test_when_jobs_ended_is_exposed_for_every_way_to_end_once_they_are_known():
+    telemetry = Telemetry()
+    ended = ENDED.format
+    assert ended("failed") not in telemetry.exposition().decode()  # not 0, which would be a change later on
+    telemetry.jobs([])
+    assert told_of_jobs(telemetry) == {
+        "kdiffe_job_running": 0.0,
+        ended("succeeded"): 0.0,
+        ended("failed"): 0.0,
+        ended("cancelled"): 0.0,
+    }
+    job = Job("j", "running", 1.0, "v0001", 0)
+    failed = [replace(job, state="failed", finished_at=at) for at in (70.0, 60.0)]
+    telemetry.jobs([job, *failed, replace(job, state="queued")])
+    telemetry.jobs(
+        [replace(job, state="succeeded", finished_at=80.0), job]
+    )  # the failed ones are among the latest no more
+    assert told_of_jobs(telemetry) == {
+        "kdiffe_job_running": 1.0,
+        ended("succeeded"): 80.0,
+        ended("failed"): 70.0,
+        ended("cancelled"): 0.0,
+    }
 
 
 def test_two_services_in_one_process_count_apart():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def test_a_version_that_a_trainer_makes_reaches_a_service_without_training(tmp_p
         job = server.client.get(f"/admin/jobs/{job_id}").json()
         assert (job["state"], job["version"]) == ("succeeded", "v0002"), job
         assert server.client.get(f"/admin/jobs/{job_id}/log").json()["log"]
+        told = re.compile(r'kdiffe_job_ended_timestamp_seconds{state="succeeded"} (\S+)')
+        until(lambda: float(told.search(server.client.get("/metrics").text)[1]) == job["finished_at"])
         if job["phase"] == "done":
             until(lambda: server.client.get("/health/ready").json()["model_version"] == "v0002", 30)
     finally:

@@ -287,6 +287,34 @@ def test_an_experiment_that_can_not_be_is_refused_and_what_was_before_goes_on(tm
         assert client.get("/admin/experiment").json() == before
 
 
+def test_readiness_is_degraded_while_the_active_version_can_not_be_served_before_a_restart_and_after(tmp_path):
+    publish_world(tmp_path)
+    settings = Settings(store=tmp_path, index="exact", version_interval=0.02)
+
+    def told(client: Client) -> tuple[int, str, str, str]:
+        until(lambda: client.registry.problem is not None)
+        answer = client.get("/health/ready")
+        assert client.get("/recommend/u1").status_code == 200
+        ready = answer.json()
+        assert ready["degraded"] is None  # the log can be read, and writes are taken
+        assert client.post("/interactions", json={"user_id": "u1", "item_id": "i1"}).status_code == 202
+        return answer.status_code, ready["status"], ready["model_version"], ready["problem"]
+
+    with Client(create_app(settings)) as client:
+        assert client.get("/health/ready").json()["status"] == "ready"
+        publish_world(tmp_path, World(seed=1))
+        damaged = tmp_path / "v0002" / "item_embeddings.npy"
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        before = told(client)
+    with Client(create_app(settings)) as client:
+        assert told(client) == before
+        assert client.post("/admin/rollback").json() == {"version": "v0001"}
+        until(lambda: client.registry.problem is None)
+        assert client.get("/health/ready").json()["status"] == "ready"
+    assert before[:3] == (200, "degraded", "v0001")
+    assert before[3].startswith("v0002: ")
+
+
 def test_a_store_that_another_process_is_changing_is_asked_again_later(tmp_path, monkeypatch):
     def busy(_store: ModelStore) -> None:
         raise StoreBusyError("another process has been changing the store for 10 s. Try again.")

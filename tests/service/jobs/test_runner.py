@@ -28,6 +28,7 @@ from service.jobs.runner import (
 from service.jobs.training_process import Command, Limits
 from service.state.memory import MemoryState
 from service.state.port import UNFINISHED, Change, Job
+from service.telemetry import Telemetry
 from tests.service.houses import TRAINER, House, trainer
 from tests.service.processes import until
 from tests.service.worlds import interactions
@@ -77,6 +78,7 @@ def test_a_job_that_waits_is_taken_when_the_one_before_has_ended_and_trains_with
     second = house.jobs.retrain()
     house.state.append(interactions([("u1", "fresh")]))
     assert house.jobs.job(second.job_id).state == "queued"
+    until(lambda: house.runner.waiting == 1)
     (house.store.root / "go").touch()
     assert house.finished(first.job_id).version == "v0002"
     done = house.finished(second.job_id)
@@ -95,7 +97,6 @@ def test_a_cancelled_job_s_process_ends_and_the_next_one_is_taken(house):
     assert house.jobs.job(job.job_id).state == "cancelled"
     following = house.jobs.retrain()
     house.fitting(following.job_id)
-    assert b'kdiffe_jobs_total{state="cancelled"} 1.0' in house.telemetry.exposition()
     assert house.store.versions() == ["v0001"]
 
 
@@ -523,6 +524,46 @@ def test_a_job_that_another_process_runs_is_left_alone(house, owner):
     assert house.jobs.job(waiting.job_id).state == "queued"
 
 
+@pytest.fixture
+def beside(house):
+    """What a service tells that runs no jobs itself, on the state of one that does."""
+    telemetry = Telemetry()
+    runner = Runner(house.store, house.state, telemetry, house.directory, served=lambda: "v0001", training=False)
+    runner.start()
+    yield telemetry
+    runner.stop()
+
+
+def tells_end(telemetry: Telemetry, job: Job) -> bool:
+    """Whether the last job that is told to have ended as this one is this one."""
+    name = "kdiffe_job_ended_timestamp_seconds"
+    return telemetry.registry.get_sample_value(name, {"state": job.state}) == job.finished_at
+
+
+@pytest.mark.parametrize("house", ["fail"], indirect=True)
+def test_how_jobs_end_is_told_where_they_don_t_run(house, beside):
+    failed = house.finished(house.jobs.retrain().job_id)
+    until(lambda: tells_end(beside, failed))
+    assert "kdiffe_job_running 0.0" in beside.exposition().decode()
+
+
+@pytest.mark.parametrize("house", ["sleeping"], indirect=True)
+def test_that_a_job_runs_and_is_cancelled_is_told_wherever_it_does(house, beside):
+    job = house.fitting(house.jobs.retrain().job_id)
+    for telemetry in (house.telemetry, beside):
+        until(lambda telemetry=telemetry: "kdiffe_job_running 1.0" in telemetry.exposition().decode())
+    cancelled = house.jobs.cancel(job.job_id)
+    for telemetry in (house.telemetry, beside):
+        until(lambda telemetry=telemetry: tells_end(telemetry, cancelled))
+
+
+def test_a_job_that_is_given_up_for_good_is_told_as_a_failed_one(house):
+    lost = Job("lost", "running", 1.0, "v0001", 0, owner="other/pid:[1]/7/8", heartbeat_at=1.0, attempts=ATTEMPTS)
+    house.state.add_job(lost)
+    until(lambda: house.state.job("lost").state == "failed")
+    until(lambda: tells_end(house.telemetry, house.state.job("lost")))
+
+
 @pytest.mark.parametrize("house", ["sleeping"], indirect=True)
 def test_a_job_that_another_process_has_taken_keeps_its_files(house):
     job = house.jobs.retrain()
@@ -530,7 +571,7 @@ def test_a_job_that_another_process_has_taken_keeps_its_files(house):
     while not house.state.update_job(taken) or house.state.job(job.job_id).owner != "somebody":
         pass
     until(lambda: trainers_of(house.store.root) == [], 20)
-    until(lambda: house.telemetry.job_running._value.get() == 0)
+    house.close()
     assert house.state.job(job.job_id).owner == "somebody"
     assert (house.directory / job.job_id / "interactions.jsonl").exists()
 
