@@ -80,9 +80,9 @@ def taken(model: LiveModel, item_id: str, sequence: int, content: Mapping[str, A
 
 
 def has_vector(model: LiveModel, item_id: str) -> bool:
-    """Whether the model can place an item: it has a vector that is not zero."""
-    row, readout = model.item_row(item_id), model.readout
-    return row is not None and row < readout.n_items and bool(readout.item_embeddings[row].any())
+    """Whether the model can place an item."""
+    row = model.item_row(item_id)
+    return row is not None and model.readout.has_vector(row)
 
 
 def check_features(model: LiveModel, content: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from service.explanation.counterfactual import Counterfactual, counterfactual
 from service.explanation.knowledge import ItemParts, ItemSide, Reasons, item_parts, reasons, shared_entities
 from service.explanation.names import Names, entity_name
 from service.explanation.paths import Paths, paths
-from service.explanation.sentence import ITEMS, Because, sentence, without
+from service.explanation.sentence import ITEMS, Because, Place, sentence, without
 from service.explanation.served import recommendation_id
 from service.explanation.why_not import WhyNot, why_not
 from service.live.model import LiveModel
@@ -108,7 +108,8 @@ def explain(model: LiveModel, user_id: str, item_id: str, wanted: Wanted = PLAIN
     view, parts = found.view, found.parts
     readout = view.readout
     score, rank = 0.0, None
-    hidden = _hidden(found, Selection.of(model))
+    selection = Selection.of(model)
+    hidden = _hidden(found, selection)
     if item_row < readout.n_items:
         direct, _ = model.table.accumulate(view.seen, readout.n_items)
         one = np.array([item_row], np.int32)
@@ -119,7 +120,9 @@ def explain(model: LiveModel, user_id: str, item_id: str, wanted: Wanted = PLAIN
     names, side = Names.of(model), ItemSide.of(model, view, item_row)
     magnitude = parts.magnitude
     self_share = parts.self_term / magnitude if magnitude else 0.0
-    strategy: Strategy = strategy_of(view) if has_evidence(model, view) else "popular"
+    # The list's, for this item: one without a vector stands at its end.
+    ranked = readout.has_vector(item_row) and has_evidence(model, view)
+    strategy: Strategy = strategy_of(view) if ranked else "popular"
     answer: Explanation = {
         "user_id": user_id,
         "item_id": item_id,
@@ -143,12 +146,13 @@ def explain(model: LiveModel, user_id: str, item_id: str, wanted: Wanted = PLAIN
         "refreshed_at": readout.refreshed_at,
         "recommendation_id": recommendation_id(model, user_id, view, readout, view.sequence),
     }
-    seen = bool((view.seen == item_row).any())
-    because = _because(model, found, side, names)
-    answer["sentence"] = sentence(answer["name"] or item_id, strategy, rank, seen, self_share, because)
+    because = _because(model, found, side, names, item_row)
+    place = _place(model, found, selection, item_row)
+    answer["sentence"] = sentence(answer["name"] or item_id, place, rank or 0, self_share, because)
     if found.trials is not None:
         if wanted.where is not None:
-            hidden = _hidden(found, Selection.of(model, wanted.where))
+            selection = Selection.of(model, wanted.where)
+            hidden = _hidden(found, selection)
         standing = _standing(model, found, found.trials, hidden)
         if "counterfactual" in wanted.parts:
             other = counterfactual(standing, parts, item_row, wanted.k, wanted.most, names)
@@ -158,8 +162,25 @@ def explain(model: LiveModel, user_id: str, item_id: str, wanted: Wanted = PLAIN
                 instead = next((item["name"] or item["item_id"] for item in other["replaced_by"]), None)
                 answer["sentence"] += " " + without(removed, other["rank"], instead)
         if "why_not" in wanted.parts:
-            answer["why_not"] = why_not(model, standing, item_row, wanted.k, names, wanted.where)
+            answer["why_not"] = why_not(model, view, selection, standing, item_row, wanted.k, names, wanted.where)
     return answer
+
+
+def _place(model: LiveModel, found: Explained, selection: Selection, item_row: int) -> Place:
+    """Where the user's lists hold the item; `selection` is without conditions."""
+    view = found.view
+    if selection.blocked is not None and selection.blocked[item_row]:
+        return "withdrawn"
+    if (view.seen == item_row).any():
+        return "seen"
+    if not has_evidence(model, view):
+        return "popular"
+    if view.readout.has_vector(item_row):
+        return "ranked"
+    # Whether anybody chose it whom the graph of T does not hold.
+    node, lengths = int(found.item_nodes[item_row]), view.readout.adjacency.lengths
+    counted = int(lengths[node]) if node < len(lengths) else 0
+    return "awaited" if int(model.item_counts(np.array([item_row], np.int32))[0]) > counted else "unknown"
 
 
 def _hidden(found: Explained, selection: Selection) -> NDArray[np.bool_]:
@@ -224,7 +245,7 @@ def _contributions(found: Explained, names: Names) -> list[ContributionPart]:
     return listed
 
 
-def _because(model: LiveModel, found: Explained, side: ItemSide | None, names: Names) -> list[Because]:
+def _because(model: LiveModel, found: Explained, side: ItemSide | None, names: Names, item_row: int) -> list[Because]:
     """The largest positive contributions, with the entities that those items share with the explained one."""
     view, parts = found.view, found.parts
     best = np.argsort(-parts.total, kind="stable")[:ITEMS]
@@ -242,6 +263,6 @@ def _because(model: LiveModel, found: Explained, side: ItemSide | None, names: N
                 if word not in words[i]:
                     words[i].append(word)
     return [
-        Because(names.name_of(row) or names.id_of(row), share, word)
+        Because(names.name_of(row) or names.id_of(row), share, word, itself=row == item_row)
         for row, share, word in zip(rows.tolist(), shares.tolist(), words, strict=True)
     ]

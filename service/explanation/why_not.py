@@ -12,7 +12,9 @@ from model_store.standing import Standing
 from service.explanation.counterfactual import NamedItem
 from service.explanation.names import Names
 from service.live.model import LiveModel
-from service.recommendation.selection import ItemFilter
+from service.live.readout import UserView
+from service.recommendation.recommender import has_evidence, standing_by_count
+from service.recommendation.selection import ItemFilter, Selection
 
 Rule = Literal["outranked", "seen", "withdrawn", "filtered", "no_vector", "no_evidence"]
 
@@ -42,12 +44,21 @@ class WhyNot(TypedDict):
 
 
 def why_not(
-    model: LiveModel, standing: Standing, item_row: int, k: int, names: Names, where: ItemFilter | None = None
+    model: LiveModel,
+    view: UserView,
+    selection: Selection,
+    standing: Standing,
+    item_row: int,
+    k: int,
+    names: Names,
+    where: ItemFilter | None = None,
 ) -> WhyNot:
     """Why an item is not among a user's k best.
 
     Args:
         model: the live model.
+        view: the user.
+        selection: what `where` allows.
         standing: the user's list.
         item_row: the item.
         k: length of the list.
@@ -55,6 +66,7 @@ def why_not(
         where: what the list may hold.
     """
     rules: list[Rule] = []
+    cutoff: float | None
     seen = bool((standing.seen == item_row).any())
     if seen:
         rules.append("seen")
@@ -63,24 +75,28 @@ def why_not(
     filters = [] if where is None else failed_conditions(model, where, item_row)
     if filters:
         rules.append("filtered")
-    if item_row >= standing.n_items or (standing.hidden[item_row] and not rules):
-        return _answer(k, [*rules, "no_vector"], filters)
-    now = standing.now()
-    if not now.personal:
-        rules.append("no_evidence")
-    rank = now.rank(item_row)
+    with_vector = view.readout.has_vector(item_row)
+    if with_vector and has_evidence(model, view):
+        now = standing.now()
+        rank, score, top = now.rank(item_row), float(now.scores[item_row]), now.top(k)
+        cutoff = float(now.scores[top[-1]]) if len(top) == k else None
+        behind: list[Rule] = ["outranked"]
+    else:
+        rank, score, cutoff = standing_by_count(model, view, selection, item_row, k)
+        behind = ["no_vector"] if has_evidence(model, view) else ["no_evidence", "outranked"]
     if rank > k:
-        rules.append("outranked")
-    top = now.top(k)
-    cutoff = float(now.scores[top[-1]]) if len(top) == k else None
-    answer = _answer(k, rules, filters)
-    answer |= {
+        rules += behind
+    answer: WhyNot = {
+        "k": k,
         "in_list": not rules,
+        "rules": rules,
+        "filters": filters,
         "rank": rank,
         "cutoff": cutoff,
-        "margin": None if cutoff is None else float(now.scores[item_row]) - cutoff,
+        "margin": None if cutoff is None else score - cutoff,
+        "addition": None,
     }
-    if rules in (["outranked"], ["no_evidence", "outranked"]):
+    if with_vector and rules in (["outranked"], ["no_evidence", "outranked"]):
         tried = standing.tried
         added = find_addition(standing, item_row, k)
         answer["addition"] = {
@@ -116,16 +132,3 @@ def failed_conditions(model: LiveModel, where: ItemFilter, item_row: int) -> lis
             if mask is not None and not mask[item_row]:
                 failed.append(name)
     return failed
-
-
-def _answer(k: int, rules: list[Rule], filters: list[str]) -> WhyNot:
-    return {
-        "k": k,
-        "in_list": False,
-        "rules": rules,
-        "filters": filters,
-        "rank": None,
-        "cutoff": None,
-        "margin": None,
-        "addition": None,
-    }

@@ -112,11 +112,14 @@ async def known_parameters(request: Request) -> None:
     Raises:
         InvalidRequestError: there is one.
     """
-    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    dependant = request.scope["route"].dependant
+    known = [field.alias for field in dependant.query_params]
     for name in request.query_params:
         if name not in known:
             there = f"; there are {', '.join(known)}" if known else ""
-            raise InvalidRequestError(f"{name[:LONGEST_SHOWN]}: there is no such query parameter{there}.")
+            bodies = [getattr(field.field_info.annotation, "model_fields", {}) for field in dependant.body_params]
+            inside = " It goes into the body." if any(name in fields for fields in bodies) else ""
+            raise InvalidRequestError(f"{name[:LONGEST_SHOWN]}: there is no such query parameter{there}.{inside}")
 
 
 async def read_model(model: LiveModel, use_case: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from service.workers import OWN_VARIABLES
 # Characters of the training's log that a job keeps.
 TAIL = 4000
 PROC = Path("/proc")
+# How a command, and a traceback, tell an error.
+ERROR = re.compile(r"^(?:[Ee]rror: |[\w.]*(?:Error|Exception)(?:: |$))", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class TrainingProcess:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0.0
+        self._log_begin = 0
 
     def __enter__(self) -> TrainingProcess:
         """Start it. It ends with this process, even where that is killed; the starting thread must stay until then."""
@@ -121,6 +125,7 @@ class TrainingProcess:
         # times slower (alone on two cores it makes them 1.5 to 2 times faster).
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with self._out.open("wb") as stdout, self.log.open("ab") as stderr:
+            self._log_begin = stderr.tell()  # another attempt may have written before
             self._process = subprocess.Popen(
                 leashed(self._command),
                 stdin=subprocess.DEVNULL,
@@ -183,12 +188,42 @@ class TrainingProcess:
         assert self._process is not None  # noqa: S101
         status = self._process.returncode
         if status != 0:
-            raise JobFailedError(f"Training ended with status {status}: {tail(self.log)}")
+            raise JobFailedError(failure(status, tail(self.log, self._log_begin), self.log.parent))
         lines = self._out.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         try:
             return str(json.loads(lines[-1])["version"])
         except (IndexError, ValueError, KeyError, TypeError):
             raise JobFailedError(f"Training did not tell its version: {tail(self._out) or 'no output'}") from None
+
+
+def failure(status: int, said: str, directory: Path) -> str:
+    """Why a training has failed, as far as that is known.
+
+    Args:
+        status: how its process ended, below 0 the signal that ended it.
+        said: the end of its log.
+        directory: where it wrote.
+    """
+    errors = list(ERROR.finditer(said))
+    error = said[errors[-1].start() :] if errors else ""
+    if status < 0:
+        # The log's last words are no cause: they told of the work that was interrupted.
+        number = -status
+        name = signal.Signals(number).name if number in {*signal.Signals} else "unknown"
+        words = f"Training was ended by signal {number} ({name})."
+        if number == signal.SIGKILL:
+            words += (
+                " Perhaps the machine's memory ran out: a training that reaches KDIFFE_JOB_MEMORY_MB is ended before "
+                "that, and says so."
+            )
+        return f"{words} The last error in its log: {error}" if error else words
+    if error:
+        return f"Training ended with status {status}: {error}"
+    space = shutil.disk_usage(directory).free / 2**20
+    return (
+        f"Training ended with status {status}: {said or 'its log is empty'}\n"
+        f"No error was told. On the disk of {directory}, where it writes, {space:,.0f} MiB are free."
+    )
 
 
 def resident_mb(session: int) -> float:
@@ -220,11 +255,11 @@ def interactions_of(directory: Path) -> Path:
     return directory / "interactions.jsonl"
 
 
-def tail(path: Path) -> str:
-    """The end of a file; empty where there is none."""
+def tail(path: Path, begin: int = 0) -> str:
+    """The end of a file, from `begin` at most; empty where there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - TAIL, 0))
+            file.seek(max(file.seek(0, os.SEEK_END) - TAIL, begin))
             return file.read().decode(errors="replace").strip()
     except OSError:
         return ""

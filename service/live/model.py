@@ -80,6 +80,8 @@ class LiveModel:
         self._node_rows = GrowingArray(
             np.concatenate([np.arange(n_users, dtype=np.int32), np.arange(n_items, dtype=np.int32)])
         )
+        self._reached = np.zeros(n_items, np.bool_)  # by B
+        self._reached[self.table.indices[self.table.data > 0]] = True
         item_embeddings = np.array(artifact.array("item_embeddings"), np.float32)
         index, self.index_recall = checked(
             build_index(item_embeddings), item_embeddings, artifact.array("user_embeddings")
@@ -92,6 +94,7 @@ class LiveModel:
             self.form,
             artifact.adjacency(),
             {},
+            self._reached,
         )
         self.metadata = ItemMetadata()
         self._new_items = NewItems(artifact, self.form.alpha[0])
@@ -467,6 +470,7 @@ class LiveModel:
                 form,
                 snapshot,
                 due.later,
+                self._reached,
             )
             with self._state.writing:
                 self._readout = self._new_items.laid_over(readout)

@@ -38,8 +38,9 @@ class Readout:
         mark: CRC-32 of `refreshed`, for the ids of replies.
         later: X of the items that came after training, by row, as the refresh had it.
         laid: the same, as `item_embeddings` has it.
+        refreshed_absent: (J_0,) `absent` as the refresh made it.
+        absent: (J,) items without a vector, None where all have one: their rows are zero and B reaches none of them.
         room: what `item_embeddings` is the beginning of, where more may be appended.
-        absent: (J,) items that have no vector yet, None where all have one.
     """
 
     neighbor_embeddings: Vectors
@@ -54,8 +55,9 @@ class Readout:
     mark: int
     later: Mapping[int, Vectors]
     laid: Mapping[int, Vectors]
+    refreshed_absent: NDArray[np.bool_] | None
+    absent: NDArray[np.bool_] | None
     room: Vectors | None = None
-    absent: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(
@@ -67,10 +69,14 @@ class Readout:
         form: ServingForm,
         adjacency: Adjacency,
         later: Mapping[int, Vectors],
+        reached: NDArray[np.bool_],
     ) -> Readout:
-        """A refresh's readout with its index."""
+        """A refresh's readout with its index; `reached` (of the trained items) says to which B adds something."""
         index = build_index(item_embeddings)
         longest = longest_norm(item_embeddings)
+        absent: NDArray[np.bool_] = np.logical_not(np.any(item_embeddings, axis=1))
+        absent[: len(reached)] &= ~reached
+        without_vector = absent if absent.any() else None
         return cls(
             neighbor_embeddings,
             item_embeddings,
@@ -84,12 +90,18 @@ class Readout:
             zlib.crc32(np.ascontiguousarray(item_embeddings).data),
             later,
             later,
+            without_vector,
+            without_vector,
         )
 
     @property
     def n_items(self) -> int:
         """J: an item beyond has no vector yet."""
         return len(self.item_embeddings)
+
+    def has_vector(self, item_row: int) -> bool:
+        """Whether an item has a vector: the model scores it, and ranks it by that score."""
+        return item_row < self.n_items and (self.absent is None or not self.absent[item_row])
 
     def bare(self) -> Readout:
         """What the refresh made, without later items."""
@@ -99,7 +111,7 @@ class Readout:
             index=self.refreshed_index,
             laid=self.later,
             room=None,
-            absent=None,
+            absent=self.refreshed_absent,
         )
 
     def with_items(self, later: Mapping[int, Vectors], rows: Sequence[int], alpha: Vectors) -> Readout:
@@ -109,8 +121,8 @@ class Readout:
 
         Args:
             later: X of the items that came after training, by row.
-            rows: whose X differs from `laid`, ascending; rows between the last known one and these are items without a
-                vector.
+            rows: whose X differs from `laid`, ascending, none of the trained items; rows between the last known one and
+                these are items without a vector.
             alpha: (width,) α_0.
         """
         n_before, n_refreshed = self.n_items, len(self.refreshed)
@@ -130,7 +142,7 @@ class Readout:
                 if row in self.later:
                     vector = vector - alpha * self.later[row]
             room[row] = vector
-            absent[row] = row >= n_refreshed and row not in later
+            absent[row] = not vector.any()
         changed = np.array(rows, np.int32)
         item_embeddings = room[:n]
         return replace(

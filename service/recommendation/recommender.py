@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,20 @@ class ListPage(TypedDict):
     refreshed_at: int
     recommendation_id: str | None
     index: str
+
+
+class ByCount(NamedTuple):
+    """Where an item stands that is in a user's list for its number of interactions, equal ones by row.
+
+    Attributes:
+        rank: its place, behind all that the model scores; of an item that no list holds the one that it would have.
+        n_interactions: of all users with it.
+        cutoff: that number of the list's k-th item, None where the model scores that one, or there are fewer.
+    """
+
+    rank: int
+    n_interactions: float
+    cutoff: float | None
 
 
 @dataclass(frozen=True)
@@ -392,6 +406,26 @@ def _popular(
     return candidates[best], scores[candidates[best]]
 
 
+def standing_by_count(model: LiveModel, view: UserView, selection: Selection, item_row: int, k: int) -> ByCount:
+    """Where an item stands that the model does not rank: it has no vector, or the user no evidence."""
+    readout = view.readout
+    counts = model.counts()[: selection.n_items]
+    others = np.ones(len(counts), np.bool_) if selection.blocked is None else ~selection.blocked
+    others[view.seen] = False
+    n_scored = 0
+    if has_evidence(model, view):
+        scored = others[: readout.n_items].copy()
+        if readout.absent is not None:
+            scored &= ~readout.absent
+        n_scored = int(np.count_nonzero(scored))
+        others[: readout.n_items] &= ~scored
+    count, rows = counts[item_row], np.arange(len(counts))
+    ahead = (counts > count) | ((counts == count) & (rows < item_row))
+    best = np.sort(counts[others])[::-1][: k - n_scored] if k > n_scored else NO_ROWS
+    cutoff = float(best[-1]) if 0 < len(best) == k - n_scored else None
+    return ByCount(n_scored + int(np.count_nonzero(ahead & others)) + 1, float(count), cutoff)
+
+
 def _items(
     model: LiveModel,
     view: UserView | None,
@@ -422,11 +456,12 @@ def _vectors(readout: Readout, rows: NDArray[np.int32]) -> NDArray[np.float32]:
 def _scored_state(view: UserView | None, readout: Readout, selection: Selection) -> str:
     """A digest of all that the model's part of a list follows from, beside the request and the version."""
     n = readout.n_items
-    laid = sorted(row for row, base in readout.laid.items() if readout.later.get(row) is not base)
+    before, now = readout.later, readout.laid
+    laid = sorted(row for row in before.keys() | now.keys() if before.get(row) is not now.get(row))
     return digest_of(
         [
             readout.refreshed_at,
-            *(part for row in laid for part in (row, readout.laid[row])),
+            *(part for row in laid for part in (row, now.get(row))),
             *((None,) if view is None else (view.vector, view.seen[view.seen < n])),
             None if selection.blocked is None else np.packbits(selection.blocked[:n]),
             None if selection.boost is None else selection.boost[:n],

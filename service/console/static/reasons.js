@@ -7,12 +7,12 @@ import { Answer, html, number, Table, titled, to, useAnswer } from "./ui.js";
 const RULES = {
   outranked: "others score higher",
   seen: "the user has met it",
-  hidden: "it is not to be recommended",
-  no_vector: "it is newer than the last refresh and has no vector yet",
+  withdrawn: "it is withdrawn",
+  no_vector: "nothing is known of it yet, so that it stands at the list's end",
   no_evidence: "nothing is known of the user, so the list is by popularity",
 };
 const NONE = {
-  not_in_list: "The item is not in the list to begin with.",
+  not_in_list: "It is in the list for its number of users: no interaction of this user's holds it there.",
   none_exists: "Without any of the user's interactions it stays in the list: every set was tried.",
   none_found: "No such set was found within the search's limit.",
 };

@@ -35,6 +35,15 @@ def test_what_does_not_exist_is_refused_by_name(client, query, says):
     assert says in answer.json()["error"]["message"]
 
 
+def test_what_belongs_into_the_body_is_told_so_where_it_stands_in_the_query(client):
+    answer = client.post("/explain/u1/i3?parts=why_not", json={})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == (
+        "parts: there is no such query parameter; there are at_least, variant. It goes into the body."
+    )
+    assert "body" not in client.post("/explain/u1/i3?part=why_not", json={}).json()["error"]["message"]
+
+
 def test_the_parts_are_about_a_list_of_k_items(client):
     item = client.get("/recommend/u1?k=30").json()["items"][4]["item_id"]
     for k, inside in ((4, False), (5, True)):

@@ -113,6 +113,15 @@ def test_a_removed_interaction_is_recommended_again(client):
     assert ("u1", seen) not in client.model.edges()
 
 
+def test_a_removal_of_what_never_was_is_taken_and_changes_nothing(client):
+    never = client.get("/recommend/u1?k=1").json()["items"][0]["item_id"]
+    edges, listed = client.model.edges(), client.get("/recommend/u1?k=60").json()["items"]
+    answer = client.request("DELETE", "/interactions", params={"user_id": "u1", "item_id": never})
+    assert answer.json() == {"accepted": 1, "duplicates": 0, "sequence": 1}
+    assert client.model.edges() == edges
+    assert client.get("/recommend/u1?k=60").json()["items"] == listed
+
+
 @pytest.mark.parametrize(
     ("params", "code"),
     [

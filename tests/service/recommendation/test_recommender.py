@@ -10,7 +10,7 @@ from service.errors import UnknownItemError
 from service.index.exact import ExactIndex
 from service.index.flat import FlatIndex
 from service.live.model import LiveModel
-from service.recommendation.recommender import popular, recommend, recommend_many, similar
+from service.recommendation.recommender import Wish, popular, recommend, recommend_many, recommend_page, similar
 from service.state.port import Change
 from tests.service.worlds import apply_all, changed, dense_scores, edges_of, live_model, logged, random_pairs
 from tests.support.artifacts import World, publish_world
@@ -63,6 +63,30 @@ def test_an_item_newer_than_the_refresh_fills_the_end_of_the_list(tmp_path):
     assert found[-1] == {"item_id": "fresh", "score": 1.0, "strategy": "popular"}
     assert {item["strategy"] for item in found[:-1]} == {"model"}
     assert len(found) == 42 - len({item for user, item in model.edges() if user == "u2"})
+
+
+@pytest.mark.parametrize("build_index", [ExactIndex, FlatIndex])
+def test_an_item_without_a_vector_stands_behind_those_that_score_below_zero(tmp_path, build_index):
+    world = World(n_items=3000, with_table=False)
+    likes = live_model(tmp_path / "known", world).user("u1").vector
+    # Five items that the user likes, then 500 without a vector, then what it dislikes, more and more.
+    amounts = -np.arange(3000) / 3000
+    amounts[:5], amounts[5:505] = 1, 0
+    vectors = (amounts[:, None] * likes).astype(np.float32)
+    artifact = publish_world(tmp_path / "made", world, extra={"item_embeddings": vectors})
+    model = LiveModel(artifact, build_index, start=0, refresh_every=1000)
+    seen = {item for user, item in model.edges() if user == "u1"}
+    scored = [f"i{row}" for row in [*range(5), *range(505, 3000)] if f"i{row}" not in seen]
+    for k in (20, 2000):
+        found = recommend(model, "u1", k)["items"]
+        assert [item["item_id"] for item in found] == scored[:k]
+        assert recommend_many(model, [("u1", k), ("u2", k)])[0]["items"] == found
+    rest = recommend(model, "u1", 3000)["items"][len(scored) :]
+    assert {item["strategy"] for item in rest} == {"popular"}
+    assert {item["item_id"] for item in rest} == {f"i{row}" for row in range(5, 505)} - seen
+    # The least score that is wanted leaves them out, whatever it is.
+    low = recommend_page(model, "u1", Wish(3000, min_score=-1e9))["items"]
+    assert [item["item_id"] for item in low] == scored
 
 
 ids = st.tuples(st.integers(0, 33).map("u{}".format), st.integers(0, 43).map("i{}".format))

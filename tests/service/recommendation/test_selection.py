@@ -231,6 +231,17 @@ def test_a_cursor_is_gone_when_its_list_is_and_only_then(tmp_path):
         second("u5", fresh)
 
 
+def test_a_cursor_is_gone_when_a_record_leaves_an_item_of_its_list_without_a_vector(tmp_path):
+    model = live_model(tmp_path, World(with_encoders=True), refresh_every=1000)
+    told = {"entities": [{"relation": "r0", "entity": "e1"}]}
+    model.apply(changed(1, Change("item", item_id="new", content=told)))
+    model.refresh()
+    cursor = recommend_page(model, "u1", Wish(5))["cursor"]
+    model.apply(changed(2, Change("item", item_id="new", content={})))
+    with pytest.raises(GoneError):
+        recommend_page(model, "u1", Wish(5), Cursor.decode(cursor))
+
+
 @pytest.mark.parametrize("text", ["", "x", "AAAA", "bnVsbA", "WzEsMiwzLDQsNV0", "é"])
 def test_what_is_no_cursor_is_refused(text):
     with pytest.raises(InvalidRequestError, match="none that this service gave out"):
