@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from model_store.admission import LONGEST_ID
 from model_store.store import DEFAULT_ROOT
 from service.errors import StartError
 from service.index.options import IndexOptions
@@ -68,7 +69,9 @@ class Settings(BaseSettings):
     max_users: int = Field(100, ge=1, description="Largest number of users in one POST /recommend.")
     max_batch: int = Field(1000, ge=1, description="Largest number of interactions in one request.")
     max_request_bytes: int = Field(1 << 20, ge=1024, description="Largest request body in bytes.")
-    max_id_length: int = Field(256, ge=1, description="Longest user id, item id, type or idempotency key.")
+    max_id_length: int = Field(
+        LONGEST_ID, ge=1, le=LONGEST_ID, description="Longest user id, item id, type or idempotency key."
+    )
     max_lag: int = Field(
         10_000, ge=1, description="Writes are answered 503 while so many interactions wait to be applied and settled."
     )

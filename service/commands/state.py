@@ -6,11 +6,11 @@ A service may run meanwhile, but for `restore`: it follows what is imported as i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,11 +19,11 @@ from model_store.store import ModelStore
 from service.compaction import compact as compact_log
 from service.compaction import held_by_versions
 from service.erasure import versions_holding
-from service.errors import StartError
+from service.errors import InvalidRequestError, StartError
 from service.settings import SQLITE, Settings, read_settings
 from service.state import open_state
 from service.state.lines import export_state, import_lines, read_backup, write_backup
-from service.state.port import Change, StateStore
+from service.state.port import Change, ChangeKind, StateStore
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The state: log, records, weights, jobs.")
 
@@ -69,9 +69,28 @@ def _tell(text: str, result: dict[str, object], as_json: bool) -> None:
 
 def import_state(path: Lines, store: Store = None, state: State = None, as_json: Json = False) -> None:
     """Take up interactions, records, removals and types' weights; lines with an id may be imported again."""
+    from service.http.bodies import checked  # FastAPI takes a while
+    from service.http.schemas_items import ItemIn
+    from service.http.schemas_users import UserIn
+
+    def content_of(kind: ChangeKind, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What PUT would make of it."""
+        try:
+            if kind == "item":
+                return checked(ItemIn, content).content()
+            return checked(UserIn, content).model_dump() if kind == "user" else content
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from None
+
     err = console()
     with opened_state(store, state) as opened, err.status("importing") as status:
-        told = import_lines(opened, path, time.time(), told=lambda n: status.update(f"importing: {n:,} lines"))
+        told = import_lines(
+            opened,
+            path,
+            time.time(),
+            told=lambda n: status.update(f"importing: {n:,} lines"),
+            checked=content_of,
+        )
     _tell(
         f"{told.accepted:,} new, {told.duplicates:,} known, {told.types} types; the log ends at {told.sequence}.",
         asdict(told),

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from fastapi import Header, Request
 
+from model_store.admission import plain_text
 from service.errors import InvalidRequestError
 from service.explanation.past import PastModels
 from service.http.answers import LONGEST_SHOWN
@@ -20,7 +21,7 @@ from service.jobs.jobs import Jobs
 from service.live.model import LiveModel
 from service.live.registry import Registry
 from service.settings import Settings
-from service.state.port import StateStore, plain_text
+from service.state.port import StateStore
 from service.telemetry import Telemetry
 from service.tracing import Tracing
 

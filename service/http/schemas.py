@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from model_store.admission import LONGEST_ID, plain_text
 from model_store.experiment import LONGEST_NAME, MAIN, MOST_VARIANTS, VARIANT_NAME, Arm, check_arms
 from service.errors import ErrorCode
-from service.state.port import plain_text
 
 Strategy = Literal["model", "fold_in", "popular"]
 
@@ -21,6 +21,8 @@ def _example(**fields: Any) -> ConfigDict:
 LATEST = 253_402_300_799
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
+# What a version or a filter knows by its name, as it does ids: a category, a relation, an entity, a modality.
+Name = Annotated[Text, Field(max_length=LONGEST_ID)]
 
 
 # ---- in --------------------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.http.schemas import Text
-from service.live.item_record import LARGEST
+from model_store.admission import LARGEST
+from service.http.schemas import Name, Text
 
 # Entries of one item; the body's size bounds all of them together.
 MOST_NAMES = 1000
 MOST_FEATURES = 65_536
+# The most characters of what is shown; an array of names is as wide as the longest of them.
+LONGEST_TITLE = 1000
 
 
 class EntityIn(BaseModel):
@@ -19,8 +21,8 @@ class EntityIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    relation: Text
-    entity: Text
+    relation: Name
+    entity: Name
 
 
 class ItemIn(BaseModel):
@@ -42,11 +44,11 @@ class ItemIn(BaseModel):
         },
     )
 
-    name: Text | None = Field(None, description="What to show.")
-    categories: Annotated[list[Text], Field(max_length=MOST_NAMES)] = Field(
+    name: Annotated[Text, Field(max_length=LONGEST_TITLE)] | None = Field(None, description="What to show.")
+    categories: Annotated[list[Name], Field(max_length=MOST_NAMES)] = Field(
         default=[], description="What filters and boosts of POST /recommend ask for."
     )
-    attributes: Annotated[dict[Text, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=MOST_NAMES)] = (
+    attributes: Annotated[dict[Name, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=MOST_NAMES)] = (
         Field(default={}, description="Numbers for ranges; a time as seconds since 1970.")
     )
     entities: Annotated[list[EntityIn], Field(max_length=MOST_NAMES)] = Field(
@@ -54,7 +56,7 @@ class ItemIn(BaseModel):
     )
     features: Annotated[
         dict[
-            Text,
+            Name,
             Annotated[
                 list[Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]],
                 Field(min_length=1, max_length=MOST_FEATURES),

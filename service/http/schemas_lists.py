@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model_store.admission import LARGEST
 from service.http.schemas import RecommendedItem, Text
-from service.live.item_record import LARGEST
 from service.recommendation.recommender import Wish
 from service.recommendation.selection import Boost, ItemFilter, Range
 

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.admission import is_vector
 from model_store.encoders import Content
-
-# The largest number of a feature vector: squares of some thousands of them are still finite in single precision.
-LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class ItemRecord:
             if isinstance(attributes, Mapping)
             else {},
             tuple(dict.fromkeys(_pairs(content.get("entities")))),
-            {str(key): np.array(v, np.float32) for key, v in features.items() if _is_vector(v)}
+            {str(key): np.array(v, np.float32) for key, v in features.items() if is_vector(v)}
             if isinstance(features, Mapping)
             else {},
         )
@@ -60,12 +58,6 @@ class ItemRecord:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_vector(value: object) -> bool:
-    if not isinstance(value, list) or not value:
-        return False
-    return all(_is_number(entry) and abs(entry) <= LARGEST for entry in value)
 
 
 def _pairs(value: object) -> list[tuple[str, str]]:

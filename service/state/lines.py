@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast, get_args
 
 import orjson
 
+from model_store.admission import check_vectors, external_id
 from service.errors import StateError
 from service.state.port import (
     DEFAULT_WEIGHT,
@@ -29,7 +30,6 @@ from service.state.port import (
     Record,
     RecordKind,
     StateStore,
-    plain_text,
 )
 
 CHUNK = 10_000
@@ -139,7 +139,13 @@ def _line(entry: LogEntry, weights: Mapping[str, float]) -> dict[str, Any]:
 
 
 def import_lines(
-    state: StateStore, path: Path, now: float, *, batch: int = 1000, told: Callable[[int], None] = lambda _: None
+    state: StateStore,
+    path: Path,
+    now: float,
+    *,
+    batch: int = 1000,
+    told: Callable[[int], None] = lambda _: None,
+    checked: Callable[[ChangeKind, Mapping[str, Any]], Mapping[str, Any]] = lambda _, content: content,
 ) -> Imported:
     """Append a file's lines to the log. Lines with an idempotency key may be imported again: they count once.
 
@@ -149,6 +155,7 @@ def import_lines(
         now: the timestamp of lines that have none.
         batch: lines in one batch.
         told: is told how many lines were read so far.
+        checked: gives a record's content as the log holds it, or raises ValueError.
 
     Raises:
         StateError: a line that is none of these; those of the batches before it were taken.
@@ -162,7 +169,7 @@ def import_lines(
                     number += 1
                     if not line.strip():
                         continue
-                    found = _parsed(line, f"{path}, line {number}", now)
+                    found = _parsed(line, f"{path}, line {number}", now, checked)
                     if isinstance(found, tuple):
                         state.set_type(*found)
                         types += 1
@@ -182,7 +189,12 @@ def import_lines(
     return Imported(accepted, duplicates, types, state.last_sequence())
 
 
-def _parsed(line: bytes, where: str, now: float) -> Interaction | Change | tuple[str, float]:
+def _parsed(
+    line: bytes,
+    where: str,
+    now: float,
+    checked: Callable[[ChangeKind, Mapping[str, Any]], Mapping[str, Any]],
+) -> Interaction | Change | tuple[str, float]:
     """What a line says: something for the log, or a type and its weight."""
     try:
         raw = orjson.loads(line)
@@ -199,8 +211,12 @@ def _parsed(line: bytes, where: str, now: float) -> Interaction | Change | tuple
             raise ValueError(f"{kind!r} is no kind of line")
         ids = {name: _text(raw[name]) for name in ("user_id", "item_id") if name in raw}
         content = raw.get("content")
-        if content is not None and not isinstance(content, dict):
-            raise TypeError("content is an object")
+        if content is not None:
+            if not isinstance(content, dict):
+                raise TypeError("content is an object")
+            if kind == "item":
+                check_vectors(content)
+            content = checked(kind, content)
         return Change(kind, **ids, content=content, timestamp=timestamp, event_id=event_id)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         shown = line.strip()[:80].decode(errors="replace")
@@ -208,11 +224,10 @@ def _parsed(line: bytes, where: str, now: float) -> Interaction | Change | tuple
 
 
 def _text(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"{value!r} is no id: a text or a whole number")
-    return plain_text(value)
+    try:
+        return external_id(value)
+    except ValueError as error:
+        raise ValueError(f"{repr(value)[:80]} is no id: it {error}") from None
 
 
 def _number(value: object) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,20 +18,6 @@ EntryKind = Literal["interaction", "removal", "erasure", "user", "item", "withdr
 RecordKind = Literal["user", "item"]
 # A type that was given no weight.
 DEFAULT_WEIGHT = 1.0
-# Control characters, and halves of surrogate pairs (Unicode's categories Cc and Cs).
-NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def plain_text(value: str) -> str:
-    """Refuse what can't be stored as an id: control characters and halves of surrogate pairs.
-
-    Raises:
-        ValueError: it holds one.
-    """
-    found = NOT_TEXT.search(value)
-    if found is not None:
-        raise ValueError(f"holds the control character U+{ord(found.group()):04X}")
-    return value
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.admission import external_id
 from training.data.dataset import DataSet, Ids, Interactions, KnowledgeGraph, Rows
-from training.data.table import Table, first_appearance, rows_of
+from training.data.table import Table, first_appearance, rows_of, shown
 from training.errors import DataError
 
 Note = Callable[[str], None]
@@ -58,6 +59,7 @@ def assemble(
     *,
     users: Sequence[str] = (),
     items: Sequence[str] = (),
+    note: Note = log_note,
 ) -> DataSet:
     """A data set of interactions: ids become rows, repeated pairs go.
 
@@ -70,6 +72,7 @@ def assemble(
         parts: the three splits.
         users: ids that come first, whether they interact or not.
         items: ids that come first, whether they interact or not.
+        note: takes a sentence about a split of which nothing is left.
 
     Returns:
         The data set, with neither graph nor features nor names.
@@ -81,27 +84,55 @@ def assemble(
         Interactions(rows_of(split.user_ids, user_index), rows_of(split.item_ids, item_index), split.timestamps)
         for split in splits
     )
-    train, valid, test = without_repeats(train, valid, test, n_items=len(item_index))
+    train, valid, test = without_repeats(train, valid, test, n_items=len(item_index), note=note)
     return DataSet(name, id_array(list(user_index)), id_array(list(item_index)), train, valid, test)
 
 
 def without_repeats(
-    train: Interactions, valid: Interactions, test: Interactions, *, n_items: int
+    train: Interactions, valid: Interactions, test: Interactions, *, n_items: int, note: Note = log_note
 ) -> tuple[Interactions, Interactions, Interactions]:
     """The splits without repeated pairs, in the same order.
 
-    Within a split the first appearance stays; a pair of train that valid or test repeats stays in train alone.
+    Within a split the first appearance stays; a pair of train that valid or test repeats stays in train alone. A split
+    of which nothing is left is noted.
     """
     keys = [split.user_rows.astype(np.int64) * max(n_items, 1) + split.item_rows for split in (train, valid, test)]
     in_train = np.sort(keys[0])
     kept = []
-    for number, (split, key) in enumerate(zip((train, valid, test), keys, strict=True)):
+    for name, split, key in zip(("train", "valid", "test"), (train, valid, test), keys, strict=True):
         first = np.sort(np.unique(key, return_index=True)[1])
-        if number > 0 and len(in_train):
+        if name != "train" and len(in_train):
             place = np.searchsorted(in_train, key[first]).clip(max=len(in_train) - 1)
             first = first[in_train[place] != key[first]]
+            if len(split) and not len(first):
+                note(
+                    f"The {name} split is left out: each of its {len(split):,} interactions is in train, too, and "
+                    "counts there alone."
+                )
         kept.append(split if len(first) == len(split) else split.take(first))
     return kept[0], kept[1], kept[2]
+
+
+def n_silent(data: DataSet) -> tuple[int, int]:
+    """How many users and items have no interaction in any split."""
+    splits = (data.train, data.valid, data.test)
+    return (
+        data.n_users - len(np.unique(np.concatenate([split.user_rows for split in splits]))),
+        data.n_items - len(np.unique(np.concatenate([split.item_rows for split in splits]))),
+    )
+
+
+def check_ids(kind: str, ids: Ids) -> None:
+    """Refuse to write ids that no reader would take.
+
+    Raises:
+        DataError: one is empty, too long, or holds a control character (a tab, a line end).
+    """
+    for value in ids.tolist():
+        try:
+            external_id(value)
+        except ValueError as error:
+            raise DataError(f"the {kind} id {shown(value)} {error}: it couldn't be read again.") from None
 
 
 def id_array(ids: Sequence[str]) -> Ids:
@@ -184,7 +215,7 @@ def read_matrix(path: Path) -> NDArray[np.float32]:
     try:
         # Mapped: a file that promises more than it holds fails here, before memory is taken for the promise.
         mapped = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+    except Exception as error:  # a damaged header can fail in any way that Python's tokenizer knows
         raise DataError(f"{path}: not a readable .npy array ({error}).") from error
     if mapped.dtype.kind != "f" or mapped.dtype.itemsize > 8:
         raise DataError(f"{path}: the values are {mapped.dtype}; expected float16, float32 or float64.")

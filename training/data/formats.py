@@ -56,15 +56,15 @@ def read_data_set(
             raise DataError(f"{path}: the published layout has no ratings; leave the threshold out.")
         data = read_published(path, note=note)
     elif chosen == "mmrec":
-        data = read_mmrec(path, min_rating=min_rating)
+        data = read_mmrec(path, min_rating=min_rating, note=note)
     elif chosen == "recbole":
         data = read_recbole(path, min_rating=min_rating, note=note)
     else:
-        data = read_tabular(path, f".{chosen}", min_rating=min_rating)
+        data = read_tabular(path, f".{chosen}", min_rating=min_rating, note=note)
     if not len(data.train):
         threshold = "" if min_rating is None else f" with a rating of at least {min_rating}"
         raise DataError(f"{path}: there is no interaction to learn from{threshold}.")
-    return data if split is None else split_data(data, split)
+    return data if split is None else split_data(data, split, note=note)
 
 
 def detect_format(path: Path) -> str:

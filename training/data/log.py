@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from model_store.admission import check_vectors, external_id
+from training.data.table import shown
 from training.errors import DataError
 
 Pair = tuple[str, str]
@@ -44,6 +47,7 @@ def read_log(path: Path) -> Log:
         DataError: a line that is none of it.
     """
     added: dict[Pair, float] = {}
+    pairs_of: defaultdict[str, set[Pair]] = defaultdict(set)
     removed: set[Pair] = set()
     erased: set[str] = set()
     records: dict[str, Mapping[str, Any]] = {}
@@ -54,36 +58,39 @@ def read_log(path: Path) -> Log:
                 if not line.strip():
                     continue
                 try:
-                    raw = json.loads(line)
+                    raw = _object(line)
                     kind = raw.get("kind", "interaction")
                     if kind == "interaction":
-                        pair = (_text(raw, "user_id"), _text(raw, "item_id"))
+                        pair = (_id(raw, "user_id"), _id(raw, "item_id"))
                         added[pair] = max(added.get(pair, 0.0), _weight(raw))
+                        pairs_of[pair[0]].add(pair)
                         removed.discard(pair)
                     elif kind == "removal":
-                        pair = (_text(raw, "user_id"), _text(raw, "item_id"))
+                        pair = (_id(raw, "user_id"), _id(raw, "item_id"))
                         added.pop(pair, None)
                         removed.add(pair)
                     elif kind == "erasure":
-                        user_id = _text(raw, "user_id")
-                        added = {pair: weight for pair, weight in added.items() if pair[0] != user_id}
+                        user_id = _id(raw, "user_id")
+                        for pair in pairs_of.pop(user_id, ()):
+                            added.pop(pair, None)
                         erased.add(user_id)
                     elif kind == "item":
-                        item_id, content = _text(raw, "item_id"), raw["content"]
+                        item_id, content = _id(raw, "item_id"), raw.get("content")
                         if not isinstance(content, dict):
-                            raise TypeError("a record is an object")
+                            raise TypeError("the content is no object")
+                        check_vectors(content)
                         records[item_id] = content
                         withdrawn.discard(item_id)
                     elif kind == "withdrawal":
-                        item_id = _text(raw, "item_id")
+                        item_id = _id(raw, "item_id")
                         records.pop(item_id, None)
                         withdrawn.add(item_id)
                     elif kind not in OTHERS:
-                        raise ValueError(f"unknown kind {kind!r}")
-                except (ValueError, KeyError, TypeError, AttributeError):
+                        raise ValueError(f"{kind!r} is no kind of line")
+                except (ValueError, TypeError, RecursionError) as error:
                     raise DataError(
-                        f'{path}, line {number}: {line.strip()[:80]!r} is no {{"user_id", "item_id"}} object, nor '
-                        "another line of an exported log."
+                        f'{path}, line {number}: {shown(line.strip())} is no {{"user_id", "item_id"}} object, nor '
+                        f"another line of an exported log: {error}."
                     ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error}).") from None
@@ -91,15 +98,29 @@ def read_log(path: Path) -> Log:
     return Log(tuple(added), frozenset(removed), frozenset(erased), records, frozenset(withdrawn), weights)
 
 
+def _object(line: str) -> dict[str, Any]:
+    raw = json.loads(line)
+    if not isinstance(raw, dict):
+        raise TypeError("it is no object")
+    try:
+        if "\\u" in line:  # an escape can name half of a surrogate pair, which is no text
+            json.dumps(raw, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair") from None
+    return raw
+
+
 def _weight(raw: Mapping[str, Any]) -> float:
     value = raw.get("weight", 1.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise TypeError("a weight is a number ≥ 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise TypeError("the weight is no number of 0 or more")
     return float(value)
 
 
-def _text(raw: Mapping[str, Any], name: str) -> str:
-    value = raw[name]
-    if not isinstance(value, str | int):
-        raise TypeError("an id is a text or a whole number")
-    return str(value)
+def _id(raw: Mapping[str, Any], name: str) -> str:
+    try:
+        return external_id(raw[name])
+    except KeyError:
+        raise ValueError(f"the {name} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"the {name} {error}") from None

@@ -21,8 +21,10 @@ from training.data.assembly import (
     Note,
     Parts,
     assemble,
+    check_ids,
     dropped,
     log_note,
+    n_silent,
     rated,
     read_matrix,
 )
@@ -34,12 +36,13 @@ USER, ITEM, LABEL = "userID", "itemID", "x_label"
 MODALITY_FILES = {"visual": "image_feat.npy", "text": "text_feat.npy"}
 
 
-def read_mmrec(directory: Path, *, min_rating: float | None = None) -> DataSet:
+def read_mmrec(directory: Path, *, min_rating: float | None = None, note: Note = log_note) -> DataSet:
     """Read a data set in MMRec's layout.
 
     Args:
         directory: where the one `NAME.inter` lies.
         min_rating: only interactions with at least this `rating` count; None counts all.
+        note: takes a sentence about what was left out.
 
     Raises:
         DataError: a file is missing or damaged, an id is no number, a label is none of 0, 1 and 2, or an item has no
@@ -74,7 +77,7 @@ def read_mmrec(directory: Path, *, min_rating: float | None = None) -> DataSet:
     columns = Columns(_text(users.tolist()), _text(items.tolist()), times)
     counts = rated(table, min_rating)
     parts = Parts(*(columns.take(counts & (labels == label)) for label in (0, 1, 2)))
-    data = assemble(path.stem, parts, users=_text(np.unique(users).tolist()), items=item_ids)
+    data = assemble(path.stem, parts, users=_text(np.unique(users).tolist()), items=item_ids, note=note)
     return replace(data, features=features)
 
 
@@ -82,12 +85,25 @@ def write_mmrec(data: DataSet, directory: Path, *, note: Note = log_note) -> Non
     """Write a data set in MMRec's layout into an existing, empty directory.
 
     Ids become rows; `u_id_mapping.csv` and `i_id_mapping.csv` (tab-separated, as MMRec has them) keep the external
-    ids. The layout has no place for a graph, for names and for modalities other than visual and text: these are left
-    out, with a note.
+    ids. The layout has no place for a graph, for names, for modalities other than visual and text, for users without
+    an interaction and, where there are no features, for items without one: these are left out, with a note.
+
+    Raises:
+        DataError: an external id can't be read again.
     """
+    check_ids("user", data.user_ids)
+    check_ids("item", data.item_ids)
     others = sorted(set(data.features) - set(MODALITY_FILES))
-    what = {"the knowledge graph": data.knowledge is not None, "item names": data.item_names is not None}
-    dropped(data, what | {f"the features {modality!r}": True for modality in others}, "mmrec", note)
+    users, items = n_silent(data)
+    counted = len(others) < len(data.features)  # a features file counts the items
+    what = {
+        "the knowledge graph": data.knowledge is not None,
+        "item names": data.item_names is not None,
+        **{f"the features {modality!r}": True for modality in others},
+        f"{users} users without an interaction": users > 0,
+        f"{items} items without an interaction": items > 0 and not counted,
+    }
+    dropped(data, what, "mmrec", note)
     splits = (data.train, data.valid, data.test)
     timed = (
         all(split.timestamps is not None or not len(split) for split in splits) and data.train.timestamps is not None

@@ -32,6 +32,9 @@ from training.errors import DataError
 
 TRAIN_FILE = "trnMat.pkl"
 MODALITY_FILES = {"visual": "image_feat.npy", "acoustic": "audio_feat.npy", "text": "text_feat.npy"}
+# Users or items beyond the number of interactions that a matrix may have: each of them takes an id and a table's row,
+# and a damaged shape of two numbers must not take all memory.
+MOST_SILENT = 1_000_000
 
 
 def read_published(directory: Path, *, note: Note = log_note) -> DataSet:
@@ -50,6 +53,11 @@ def read_published(directory: Path, *, note: Note = log_note) -> DataSet:
     """
     matrices = [read_sparse_pickle(directory / TRAIN_FILE)]
     shape = matrices[0].shape
+    if max(shape) > len(matrices[0].rows) + MOST_SILENT:
+        raise DataError(
+            f"{directory / TRAIN_FILE}: a matrix of the shape {shape} with {len(matrices[0].rows):,} entries; at most "
+            f"{MOST_SILENT:,} users or items more than entries are read. Is the shape damaged?"
+        )
     for file in ("valMat.pkl", "tstMat.pkl"):
         path = directory / file
         matrix = read_sparse_pickle(path) if path.exists() else Pairs(np.zeros(0, int), np.zeros(0, int), shape)
@@ -57,7 +65,7 @@ def read_published(directory: Path, *, note: Note = log_note) -> DataSet:
             raise DataError(f"{path}: the matrix is {matrix.shape}, but that of {TRAIN_FILE} is {shape}.")
         matrices.append(matrix)
     n_users, n_items = shape
-    train, valid, test = without_repeats(*map(_interactions, matrices), n_items=n_items)
+    train, valid, test = without_repeats(*map(_interactions, matrices), n_items=n_items, note=note)
     data = DataSet(directory.resolve().name, _numbers(n_users), _numbers(n_items), train, valid, test)
     features = {
         modality: read_features(directory / file, n_items, f"columns (items) in {TRAIN_FILE}")

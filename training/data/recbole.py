@@ -26,14 +26,16 @@ from training.data.assembly import (
     Note,
     Parts,
     assemble,
+    check_ids,
     id_array,
     knowledge_graph,
     log_note,
+    n_silent,
     rated,
     read_features,
 )
 from training.data.dataset import DataSet, Ids, Interactions, KnowledgeGraph, Rows
-from training.data.table import Table, first_appearance, read_table, rows_of, shown, twice
+from training.data.table import Table, first_appearance, read_table, rows_of, twice
 from training.errors import DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -66,7 +68,7 @@ def read_recbole(directory: Path, *, min_rating: float | None = None, note: Note
     items = catalogue.ids("item_id") if catalogue else ()
     if catalogue and len(set(items)) < len(items):
         raise twice(catalogue, items)
-    data = assemble(name, parts, items=items)
+    data = assemble(name, parts, items=items, note=note)
     return replace(
         data,
         features=_read_modalities(directory, catalogue, data.n_items),
@@ -81,7 +83,7 @@ def find_name(directory: Path) -> str:
     Raises:
         DataError: no `.inter` file, or those of several sets and none named like the directory.
     """
-    names = {_set_name(path) for path in directory.glob("*.inter")}
+    names = {_set_name(path.name) for path in directory.glob("*.inter")}
     if len(names) == 1:
         return names.pop()
     own = directory.resolve().name
@@ -98,21 +100,20 @@ def find_name(directory: Path) -> str:
 def write_recbole(data: DataSet, directory: Path, *, note: Note = log_note) -> None:
     """Write a data set in RecBole's format into an existing, empty directory.
 
-    A set without valid and test becomes one `NAME.inter`. Tabs and line ends in item names become blanks. The format
-    has no place for users and entities that nothing refers to: users without an interaction are left out, with a note.
+    A set without valid and test becomes one `NAME.inter` (but `NAME.train.inter` where NAME itself ends like the file
+    of a split). Tabs and line ends in item names become blanks. The format has no place for users and entities that
+    nothing refers to: users without an interaction are left out, with a note.
 
     Raises:
-        DataError: an external id holds a tab or a line end.
+        DataError: an external id can't be read again: it holds a tab or a line end, say.
     """
-    for kind, ids in (("user", data.user_ids), ("item", data.item_ids)):
-        _check_writable(kind, ids)
-    silent = data.n_users - len(
-        np.unique(np.concatenate([data.train.user_rows, data.valid.user_rows, data.test.user_rows]))
-    )
+    check_ids("user", data.user_ids)
+    check_ids("item", data.item_ids)
+    silent, _ = n_silent(data)
     if silent:
         note(f"{silent} users of {data.name!r} have no interaction; RecBole's format leaves them out.")
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
-    if not len(data.valid) and not len(data.test):
+    if not len(data.valid) and not len(data.test) and _set_name(f"{data.name}.inter") == data.name:
         _write_interactions(directory / f"{data.name}.inter", data, data.train)
     else:
         for split, interactions in splits.items():
@@ -130,8 +131,8 @@ def write_recbole(data: DataSet, directory: Path, *, note: Note = log_note) -> N
         _write_graph(data, data.knowledge, directory)
 
 
-def _set_name(path: Path) -> str:
-    stem = path.name.removesuffix(".inter")
+def _set_name(file: str) -> str:
+    stem = file.removesuffix(".inter")
     base, _, last = stem.rpartition(".")
     return base if base and last in _SPLITS else stem
 
@@ -220,12 +221,6 @@ def _read_graph(directory: Path, name: str, item_ids: Ids, note: Note) -> Knowle
     return knowledge_graph(items, [relations[i] for i in index], [tails[i] for i in index])
 
 
-def _check_writable(kind: str, ids: Ids) -> None:
-    for value in ids.tolist():
-        if not value or any(mark in value for mark in "\t\n\r"):
-            raise DataError(f"the {kind} id {shown(value)} is empty or holds a tab or line end: RecBole can't hold it.")
-
-
 def _write_interactions(path: Path, data: DataSet, interactions: Interactions) -> None:
     columns: dict[str, Sequence[str]] = {
         "user_id:token": data.user_ids[interactions.user_rows].tolist(),
@@ -242,13 +237,13 @@ def text_of_times(times: NDArray[np.float64]) -> list[str]:
 
 
 def _write_graph(data: DataSet, graph: KnowledgeGraph, directory: Path) -> None:
-    _check_writable("entity", graph.entity_ids)
-    _check_writable("relation", graph.relation_ids)
+    check_ids("entity", graph.entity_ids)
+    check_ids("relation", graph.relation_ids)
     prefix, entities = "item:", set(graph.entity_ids.tolist())
-    own = [prefix + item for item in data.item_ids.tolist()]
+    own = [f"{prefix}{row}" for row in range(data.n_items)]
     while not entities.isdisjoint(own):  # an item's own entity must not be mistaken for a tail
         prefix = f"item:{prefix}"
-        own = [prefix + item for item in data.item_ids.tolist()]
+        own = [f"{prefix}{row}" for row in range(data.n_items)]
     _write_table(directory / f"{data.name}.link", {"item_id:token": data.item_ids.tolist(), "entity_id:token": own})
     triplets = {
         "head_id:token": [own[row] for row in graph.item_rows.tolist()],

@@ -6,7 +6,6 @@ than the service writes may have been imported: what can't be read of it is left
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.admission import is_vector
 from training.data.assembly import id_array, sorted_graph
 from training.data.codebook import nearest, normalized
 from training.data.dataset import DataSet, KnowledgeGraph
@@ -94,9 +94,7 @@ def _vectors(content: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
     features = content.get("features")
     found = {}
     for modality, values in (features if isinstance(features, Mapping) else {}).items():
-        if isinstance(values, list) and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values
-        ):
+        if is_vector(values):
             vector = np.array(values, np.float32)
             if vector.any():
                 found[str(modality)] = vector

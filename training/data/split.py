@@ -1,8 +1,9 @@
 """Splits for data sets that bring none: by time where there are timestamps, else some interactions of every user.
 
 By time, one moment cuts the whole set: what came before it is train, what came after is valid and then test, as a
-service would have seen it. Users and items that appear only after the cut keep their rows: they are the cold start,
-known by id (and by features and graph) and without an interaction to learn from.
+service would have seen it. Interactions of one moment stay together. Users and items that appear only after the cut
+keep their rows: they are the cold start, known by id (and by features and graph) and without an interaction to learn
+from.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.assembly import Note, log_note
 from training.data.dataset import DataSet, Interactions
 from training.errors import ConfigurationError, DataError
 
@@ -27,7 +29,7 @@ class SplitSettings:
         test_share: Share of all interactions that becomes test, by time; 0 makes no test split (both strategies).
         leave_out: Interactions of each user that become valid, and as many again that become test, by `leave_out`.
         seed: Seed of the choice by `leave_out`; by time nothing is random.
-        strategy: `time`, `leave_out`, or `auto`: by time where the set has timestamps, else `leave_out`.
+        strategy: `time`, `leave_out`, or `auto`: by time where timestamps can be cut, else `leave_out`.
     """
 
     valid_share: float = 0.1
@@ -58,7 +60,7 @@ class SplitSettings:
             raise ConfigurationError(f"strategy is {self.strategy!r}; known are {', '.join(STRATEGIES)}.")
 
 
-def split(data: DataSet, settings: SplitSettings | None = None) -> DataSet:
+def split(data: DataSet, settings: SplitSettings | None = None, *, note: Note = log_note) -> DataSet:
     """The data set with its interactions split into train, valid and test.
 
     A set that already has valid or test interactions comes back as it is. Interactions keep their order within a
@@ -67,9 +69,10 @@ def split(data: DataSet, settings: SplitSettings | None = None) -> DataSet:
     Args:
         data: the data set.
         settings: how to split; None takes the defaults.
+        note: takes a sentence where timestamps can't be cut and `auto` leaves out instead.
 
     Raises:
-        DataError: the strategy is `time` and the set has no timestamps.
+        DataError: the strategy is `time`, and the set has no timestamps or too many of the same moment.
     """
     settings = settings or SplitSettings()
     if len(data.valid) or len(data.test):
@@ -77,9 +80,17 @@ def split(data: DataSet, settings: SplitSettings | None = None) -> DataSet:
     times = data.train.timestamps
     if settings.strategy == "time" and times is None:
         raise DataError(f"the data set {data.name!r} has no timestamps to split by; take the strategy 'leave_out'.")
+    part = None
     if times is not None and settings.strategy != "leave_out":
         part = parts_by_time(times, settings.valid_share, settings.test_share)
-    else:
+        if part is None:
+            problem = (
+                f"So many interactions of {data.name!r} have the same timestamp that no moment cuts them in shares"
+            )
+            if settings.strategy == "time":
+                raise DataError(f"{problem}; take the strategy 'leave_out'.")
+            note(f"{problem}: they are split by the strategy 'leave_out'.")
+    if part is None:
         part = parts_by_user(
             data.train.user_rows,
             settings.leave_out if settings.valid_share else 0,
@@ -90,11 +101,11 @@ def split(data: DataSet, settings: SplitSettings | None = None) -> DataSet:
     return replace(data, train=train, valid=valid, test=test)
 
 
-def parts_by_time(times: NDArray[np.float64], valid_share: float, test_share: float) -> NDArray[np.int8]:
+def parts_by_time(times: NDArray[np.float64], valid_share: float, test_share: float) -> NDArray[np.int8] | None:
     """Which split each interaction falls in, by one cut in time.
 
-    The latest `round(test_share · n)` interactions are test, the latest `round(valid_share · n)` before them valid.
-    Interactions of the same moment come in the order of the file.
+    The latest `round(test_share · n)` interactions are test, the latest `round(valid_share · n)` before them valid;
+    where a cut would part interactions of one moment, it goes to the change of time that is nearest in the order.
 
     Args:
         times: (n,) seconds.
@@ -102,15 +113,33 @@ def parts_by_time(times: NDArray[np.float64], valid_share: float, test_share: fl
         test_share: share of test.
 
     Returns:
-        (n,) 0 for train, 1 for valid, 2 for test.
+        (n,) 0 for train, 1 for valid, 2 for test; None where no cuts leave each split half of what it should have.
     """
     n = len(times)
     n_test, n_valid = round(test_share * n), round(valid_share * n)
+    least_train, least_valid, least_test = ((size + 1) // 2 for size in (n - n_valid - n_test, n_valid, n_test))
     order = np.argsort(times, kind="stable")
+    changes = np.flatnonzero(np.diff(times[order])) + 1
+    # Where valid and test begin in the order, n where no change of time will do. Test leaves room for valid before it.
+    begin_test = n
+    if n_test:
+        room = _nearest(changes, 0, least_train, n, none=n) + least_valid if n_valid else least_train
+        begin_test = _nearest(changes, n - n_test, room, n - least_test, none=n)
+    begin_valid = begin_test
+    if n_valid:
+        begin_valid = _nearest(changes, n - n_test - n_valid, least_train, begin_test - least_valid, none=n)
+    if (n_test and begin_test == n) or (n_valid and begin_valid == n):
+        return None
     part = np.zeros(n, np.int8)
-    part[order[n - n_test - n_valid : n - n_test]] = 1
-    part[order[n - n_test :]] = 2
+    part[order[begin_valid:begin_test]] = 1
+    part[order[begin_test:]] = 2
     return part
+
+
+def _nearest(changes: NDArray[np.intp], wanted: int, least: int, most: int, *, none: int) -> int:
+    """The place of `changes` from `least` to `most` that is nearest to the wanted one; `none` where there is none."""
+    within = changes[(changes >= least) & (changes <= most)]
+    return int(within[np.abs(within - wanted).argmin()]) if len(within) else none
 
 
 def parts_by_user(user_rows: NDArray[np.integer], n_valid: int, n_test: int, seed: int) -> NDArray[np.int8]:

@@ -13,18 +13,24 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.admission import LONGEST_ID, NOT_TEXT, external_id
 from training.data.dataset import Rows
 from training.errors import DataError
 
 _BOM = b"\xef\xbb\xbf"
 _SHOWN = 60  # characters of a bad value that an error shows
+
+
+class _Dialect(csv.excel):
+    strict = True
+    skipinitialspace = True  # a quote after a blank opens a quoted field, too
 
 
 def shown(value: str) -> str:
@@ -71,15 +77,17 @@ class Table:
     Attributes:
         path: the file, for errors.
         columns: name → values as text, all of the same length.
+        n_rows: that length.
         line_of: row number → line number in the file, both as a person counts lines (the first line is 1).
     """
 
     path: Path
     columns: Mapping[str, Sequence[str]]
+    n_rows: int
     line_of: Callable[[int], int]
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
+        return self.n_rows
 
     def error(self, row: int, message: str) -> DataError:
         """The error of `message`, with the file and the line of `row` before it."""
@@ -98,14 +106,21 @@ class Table:
             raise DataError(f"{self.path}: no column {column!r}; the header names {found}.") from None
 
     def ids(self, column: str) -> Sequence[str]:
-        """The values of `column` as external ids: none of them is empty.
+        """The values of `column` as external ids, each of which the service would take.
 
         Raises:
-            DataError: no such column, or an empty value.
+            DataError: no such column, or a value that is empty, too long or holds a control character.
         """
         values = self.text(column)
-        if "" in values:
-            raise self.error(values.index(""), f"the {column} is empty.")
+        if "" in values or max(map(len, values), default=0) > LONGEST_ID or NOT_TEXT.search("".join(values)):
+            for row, value in enumerate(values):
+                try:
+                    external_id(value)
+                except ValueError as error:
+                    what = f"the {column} {shown(value)}" if value else f"the {column}"
+                    raise self.error(
+                        row, f"{what} {error}; the service takes no such id. Give it another one."
+                    ) from None
         return values
 
     def numbers(self, column: str) -> NDArray[np.float64]:
@@ -183,7 +198,7 @@ def read_csv(path: Path) -> Table:
     """Read comma-separated text with a header as the `csv` module does: quotes protect commas and line ends.
 
     Returns:
-        The table; blank lines are left out.
+        The table; blank lines are left out, and so are blanks and tabs around a value, as around a header's name.
 
     Raises:
         DataError: the file is empty, its header can't be used, a quote is not closed, or a line has too few or too
@@ -192,31 +207,12 @@ def read_csv(path: Path) -> Table:
     text = read_text(path)
     if not any(mark in text for mark in ('"', "\r")) and "\n\n" not in text.rstrip("\n") and text[:1] != "\n":
         # Nothing in it that the two dialects read differently, and this way is several times as fast.
-        return _cut(path, text, ",", None)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        lines = [line for line in reader if line]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
-    if not lines:
-        raise DataError(f"{path}: the file is empty; its first line must be a header.")
-    names = _names(path, lines[0], None)
-    rows = lines[1:]
-
-    def line_of(row: int) -> int:
-        again = csv.reader(io.StringIO(text, newline=""), strict=True)
-        starts, before = [], 0
-        for line in again:
-            if line:
-                starts.append(before + 1)
-            before = again.line_num
-        return starts[row + 1]
-
-    if set(map(len, rows)) - {len(names)}:
-        row = next(row for row, fields in enumerate(rows) if len(fields) != len(names))
-        raise _field_count_error(path, line_of(row), len(rows[row]), len(names))
-    values = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return Table(path, dict(zip(names, values, strict=True)), line_of)
+        table = _cut(path, text, ",", None)
+    else:
+        table = _parsed(path, text)
+    if " " not in text and "\t" not in text:
+        return table
+    return replace(table, columns={name: [v.strip(" \t") for v in values] for name, values in table.columns.items()})
 
 
 def twice(table: Table, ids: Sequence[str]) -> DataError:
@@ -259,7 +255,34 @@ def _cut(path: Path, text: str, separator: str, parse_header: Callable[[str], st
         _check_field_counts(path, body, separator, n_fields, n_lines)
         fields = body.replace("\n", separator).split(separator)
     columns = {name: fields[number::n_fields] for number, name in enumerate(names)}
-    return Table(path, columns, lambda row: row + 2)
+    return Table(path, columns, n_lines, lambda row: row + 2)
+
+
+def _parsed(path: Path, text: str) -> Table:
+    reader = csv.reader(io.StringIO(text, newline=""), _Dialect)
+    try:
+        lines = [line for line in reader if line]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
+    if not lines:
+        raise DataError(f"{path}: the file is empty; its first line must be a header.")
+    names = _names(path, lines[0], None)
+    rows = lines[1:]
+
+    def line_of(row: int) -> int:
+        again = csv.reader(io.StringIO(text, newline=""), _Dialect)
+        starts, before = [], 0
+        for line in again:
+            if line:
+                starts.append(before + 1)
+            before = again.line_num
+        return starts[row + 1]
+
+    if set(map(len, rows)) - {len(names)}:
+        row = next(row for row, fields in enumerate(rows) if len(fields) != len(names))
+        raise _field_count_error(path, line_of(row), len(rows[row]), len(names))
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return Table(path, dict(zip(names, values, strict=True)), len(rows), line_of)
 
 
 def _names(path: Path, fields: list[str], parse_header: Callable[[str], str] | None) -> list[str]:

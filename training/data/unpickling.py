@@ -4,7 +4,8 @@ A pickle is a program: it names functions and calls them. The one here may name 
 pickled scipy matrix consists of, and even these are never called: each name stands for a small record of this module
 that only remembers what it was given. When the pickle is read to its end, the records are checked and an array is
 built from plain bytes of a plain numeric type. So neither scipy's nor numpy's own code meets data that nobody has
-checked, and it doesn't matter which release of them wrote the file.
+checked, and it doesn't matter which release of them wrote the file. A few bytes can also nest tuples so that whatever
+walks through them never ends: errors show values in short, and a key of a dictionary, which is hashed, is a text.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import io
 import pickle
 import pickletools
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +70,7 @@ class _Sealed(type):
     """The type of the records: a pickle can set attributes of what it names, and these take none."""
 
     def __setattr__(cls, name: str, value: object) -> None:
-        raise DataError(f"the pickle sets the attribute {name!r} of a type.")
+        raise DataError(f"the pickle sets the attribute {reprlib.repr(name)} of a type.")
 
 
 class _DType(metaclass=_Sealed):
@@ -84,7 +86,7 @@ class _DType(metaclass=_Sealed):
     def resolve(self) -> np.dtype[Any]:
         spec = self._spec
         if not isinstance(spec, str) or not _NUMERIC.fullmatch(spec) or self._order not in ("<", ">", "=", "|"):
-            raise DataError(f"an array of the type {spec!r}; only numbers are read.")
+            raise DataError(f"an array of the type {reprlib.repr(spec)}; only numbers are read.")
         return np.dtype(f"{self._order}{spec.lstrip('<>|=')}")
 
 
@@ -107,7 +109,9 @@ class _Array(metaclass=_Sealed):
             raise DataError("an array whose content is not plain bytes; only numbers are read.")
         values = np.frombuffer(raw, dtype.resolve())
         if not isinstance(shape, tuple) or shape != (len(values),):
-            raise DataError(f"an array of the shape {shape!r} with {len(values)} values; expected one dimension.")
+            raise DataError(
+                f"an array of the shape {reprlib.repr(shape)} with {len(values)} values; expected one dimension."
+            )
         return values
 
 
@@ -152,12 +156,12 @@ class _Sparse(metaclass=_Sealed):
     def shape(self) -> tuple[int, int]:
         shape = self._state.get("_shape")
         if not isinstance(shape, tuple) or len(shape) != 2:
-            raise DataError(f"a matrix of the shape {shape!r}; expected two dimensions.")
+            raise DataError(f"a matrix of the shape {reprlib.repr(shape)}; expected two dimensions.")
         n_rows, n_columns = (size.resolve() if isinstance(size, _Scalar) else size for size in shape)
         if not (isinstance(n_rows, int) and isinstance(n_columns, int) and min(n_rows, n_columns) >= 0):
-            raise DataError(f"a matrix of the shape {shape!r}; expected two sizes.")
+            raise DataError(f"a matrix of the shape {reprlib.repr(shape)}; expected two sizes.")
         if max(n_rows, n_columns) > np.iinfo(np.int32).max:
-            raise DataError(f"a matrix of the shape {(n_rows, n_columns)}; it is larger than rows can be numbered.")
+            raise DataError(f"a matrix of the shape {reprlib.repr(shape)}; it is larger than rows can be numbered.")
         return n_rows, n_columns
 
     def values(self, key: str) -> NDArray[Any]:
@@ -236,13 +240,36 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 }
 
 
+class _Named(dict[str, object]):
+    """A dictionary whose keys are texts."""
+
+    def __setitem__(self, key: str, value: object) -> None:
+        if not isinstance(key, str):
+            raise DataError("the pickle holds a dictionary with a key that is no text.")
+        super().__setitem__(key, value)
+
+
+def _load_empty_dictionary(unpickler: Any) -> None:
+    unpickler.append(_Named())
+
+
+def _refuse(_unpickler: Any) -> None:
+    raise DataError("the pickle holds an instruction (for a set, say) that no pickled matrix has.")
+
+
 class _RestrictedUnpickler(pickle._Unpickler):
-    """Knows the names of `_ADMITTED` and no other.
+    """Knows the names of `_ADMITTED` and no other, and of what is hashed texts alone.
 
     It is the standard library's unpickler in Python and not the one in C: the latter takes memory for whatever place
     in its memo a damaged file names, and fails in ways that can't be caught. A matrix has some thirty instructions, so
     speed doesn't matter.
     """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.EMPTY_DICT[0]: _load_empty_dictionary,
+        **{code[0]: _refuse for code in (pickle.DICT, pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS)},
+    }
 
     def __init__(self, stream: io.BytesIO, path: Path) -> None:
         super().__init__(stream)

@@ -12,7 +12,7 @@ from tests.support.redis_server import MISSING, RedisServer, server_path
 
 LINES = [
     {"user_id": "u1", "item_id": 7, "timestamp": 3, "type": "buy", "id": "k1"},
-    {"kind": "item", "item_id": "7", "content": {"title": "Seven"}, "event_id": "k2"},
+    {"kind": "item", "item_id": "7", "content": {"name": "Seven"}, "event_id": "k2"},
     {"kind": "type", "type": "buy", "weight": 3},
     {"kind": "interaction", "user_id": "u2", "item_id": "8"},
     {"kind": "removal", "user_id": "u2", "item_id": "8"},
@@ -70,8 +70,11 @@ def test_lines_go_in_and_out(run, lines, tmp_path):
         ('{"kind": "erased", "user_id": "u"}', "'erased' is no kind"),
         ('{"kind": "item", "item_id": "i"}', "content"),
         ('{"kind": "item", "item_id": "i", "content": 5}', "content"),
-        ('{"user_id": "u", "item_id": true}', "no id"),
-        ('{"user_id": "u", "item_id": ""}', "no id"),
+        ('{"kind": "item", "item_id": "i", "content": {"colour": 5}}', "colour: Extra inputs are not permitted"),
+        ('{"kind": "item", "item_id": "i", "content": {"categories": "lamps"}}', "categories='lamps'"),
+        ('{"kind": "user", "user_id": "u", "content": {"age": 3}}', "attributes: Field required"),
+        ('{"user_id": "u", "item_id": true}', "neither a text nor a whole number"),
+        ('{"user_id": "u", "item_id": ""}', "is empty"),
         ('{"user_id": "u", "item_id": "i", "timestamp": "noon"}', "noon"),
         ('{"user_id": "u", "item_id": "i", "timestamp": "nan"}', "no number"),
         ('{"user_id": "u\\u0000", "item_id": "i"}', "U+0000"),

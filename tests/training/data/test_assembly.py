@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.data.assembly import Columns, Parts, assemble, knowledge_graph, read_features
+from training.data.assembly import Columns, Parts, assemble, check_ids, knowledge_graph, read_features
 from training.data.table import read_table
 from training.errors import DataError
 
@@ -32,6 +32,19 @@ def test_a_pair_of_train_is_dropped_from_valid_and_test():
     data = assemble("toy", Parts(train, Columns(["b", "b"], ["y", "x"]), Columns(["a", "a", "a"], ["x", "y", "y"])))
     assert pairs(data, data.valid) == [("b", "x")]
     assert pairs(data, data.test) == [("a", "y")]
+
+
+@pytest.mark.parametrize("name", ["valid", "test"])
+def test_a_split_that_only_repeats_train_is_left_out_with_a_note(name):
+    notes = []
+    train = Columns(["a", "b"], ["x", "y"])
+    assemble("toy", Parts(train, **{name: Columns(["a", "a"], ["x", "y"])}), note=notes.append)
+    assert notes == []  # one pair is left
+    data = assemble("toy", Parts(train, **{name: Columns(["b", "a"], ["y", "x"])}), note=notes.append)
+    assert len(getattr(data, name)) == 0
+    assert notes == [
+        f"The {name} split is left out: each of its 2 interactions is in train, too, and counts there alone."
+    ]
 
 
 def test_no_interactions_at_all_make_an_empty_set():
@@ -84,6 +97,27 @@ def test_truncated_features_are_refused(tmp_path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match=r"a\.npy: not a readable"):
         read_features(path, 20, "items")
+
+
+@pytest.mark.parametrize("byte", [b"\xd7", b"(", b"'", b"\n"])
+def test_a_header_with_a_damaged_byte_is_refused_or_means_the_same(tmp_path, byte):
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((2, 3), np.float32))
+    content = path.read_bytes()
+    refused = 0
+    for place in range(content.index(b"{"), content.index(b"}")):
+        path.write_bytes(content[:place] + byte + content[place + 1 :])
+        try:
+            assert read_features(path, 2, "items").size == 6
+        except DataError:
+            refused += 1
+    assert refused > 20
+
+
+def test_ids_that_no_reader_takes_are_not_written():
+    check_ids("user", np.array(["a", "b c"]))
+    with pytest.raises(DataError, match=r"the user id 'a\\r' holds the control character U\+000D"):
+        check_ids("user", np.array(["b", "a\r"]))
 
 
 def test_taking_interactions_keeps_their_order():

@@ -81,3 +81,35 @@ def test_what_is_written_reads_back_by_row(tmp_path):
     assert pairs(again, again.valid) == [("1", "1")]
     assert again.train.timestamps.tolist() == [3.0, 4.0]
     assert list(again.features) == ["text"]
+
+
+def test_users_and_items_that_do_not_come_back_are_noted(tmp_path):
+    notes = []
+    one = np.zeros(1, np.int32)
+    data = DataSet("toy", np.array(["u", "v"]), np.array(["a", "b", "c"]), Interactions(one, one))
+    write_mmrec(data, tmp_path, note=notes.append)
+    assert "left out are 1 users without an interaction, 2 items without an interaction." in notes[0]
+    again = read_mmrec(tmp_path)
+    assert (again.n_users, again.n_items) == (1, 1)
+
+
+def test_items_that_features_count_come_back(tmp_path):
+    notes = []
+    one = np.zeros(1, np.int32)
+    features = {"visual": np.ones((3, 2), np.float32)}
+    data = DataSet("toy", np.array(["u"]), np.array(["a", "b", "c"]), Interactions(one, one), features=features)
+    write_mmrec(data, tmp_path, note=notes.append)
+    assert notes == []
+    assert read_mmrec(tmp_path).n_items == 3
+
+
+def test_an_id_that_would_break_the_mapping_is_not_written(tmp_path):
+    one = np.zeros(1, np.int32)
+    with pytest.raises(DataError, match=r"the item id 'a\\tb'"):
+        write_mmrec(DataSet("toy", np.array(["u"]), np.array(["a\tb"]), Interactions(one, one)), tmp_path)
+
+
+def test_a_split_that_only_repeats_train_is_noted(tmp_path):
+    notes = []
+    read_mmrec(layout(tmp_path, "0\t0\t0\n0\t0\t1\n"), note=notes.append)
+    assert "The valid split is left out" in notes[0]

@@ -82,3 +82,17 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     (directory / "valMat.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UnsafePickleError, match=r"valMat\.pkl: the pickle names os\.system"):
         read_published(directory)
+
+
+def test_a_shape_that_would_take_all_memory_is_refused(tmp_path):
+    directory = layout(tmp_path / "toy", trnMat=[[1]])
+    for shape in ((2_000_000_000, 2), (2, 2_000_000_000)):
+        (directory / "trnMat.pkl").write_bytes(pickle.dumps(sp.coo_matrix(([1.0], ([0], [0])), shape=shape)))
+        with pytest.raises(DataError, match=r"trnMat\.pkl: a matrix of the shape .* with 1 entries; at most 1,000,000"):
+            read_published(directory)
+
+
+def test_a_split_that_only_repeats_train_is_noted(tmp_path):
+    notes = []
+    read_published(layout(tmp_path / "toy", trnMat=[[1, 1]], valMat=[[1, 0]]), note=notes.append)
+    assert "The valid split is left out" in notes[0]

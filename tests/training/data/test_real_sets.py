@@ -84,9 +84,10 @@ def test_the_published_layout_becomes_the_same_recbole_set(tmp_path):
 
 def test_a_log_is_cut_in_time():
     data = read_data_set(path("ml-100k"), split=SplitSettings())
-    assert (len(data.train), len(data.valid), len(data.test)) == (80_000, 10_000, 10_000)
-    assert data.train.timestamps.max() <= data.valid.timestamps.min()
-    assert data.valid.timestamps.max() <= data.test.timestamps.min()
+    # The 80,000th interaction is of the same moment as the next three: the cut goes before it.
+    assert (len(data.train), len(data.valid), len(data.test)) == (79_999, 10_001, 10_000)
+    assert data.train.timestamps.max() < data.valid.timestamps.min()
+    assert data.valid.timestamps.max() < data.test.timestamps.min()
 
 
 def test_a_threshold_leaves_the_better_ratings():

@@ -154,7 +154,7 @@ def test_what_is_written_reads_back(tmp_path):
             np.array([0, 2], np.int32),
             np.array([0, 0], np.int32),
             np.array([0, 1], np.int32),
-            np.array(["genre:Noir", "item:x"]),
+            np.array(["genre:Noir", "item:0"]),
             np.array(["genre"]),
         ),
         features={"visual": np.array([[1], [2], [3]], np.float32)},
@@ -195,3 +195,20 @@ def test_users_without_an_interaction_are_left_out_with_a_note(tmp_path):
         DataSet("toy", np.array(["u", "v"]), np.array(["a"]), Interactions(one, one)), tmp_path, note=notes.append
     )
     assert "1 users" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["log.train", "log.valid", "log.test", "train"])
+def test_a_name_that_ends_like_the_file_of_a_split_reads_back(tmp_path, name):
+    one = np.zeros(1, np.int32)
+    whole = DataSet(name, np.array(["u"]), np.array(["a"]), Interactions(one, one), item_names=np.array(["Alpha"]))
+    (tmp_path / "whole").mkdir()
+    write_recbole(whole, tmp_path / "whole")
+    data = read_recbole(tmp_path / "whole")
+    assert (data.name, len(data.train), data.item_names.tolist()) == (name, 1, ["Alpha"])
+
+
+def test_ids_of_the_most_characters_read_back_with_their_graph(tmp_path):
+    one, item = np.zeros(1, np.int32), "i" * 256
+    graph = KnowledgeGraph(one, one, one, np.array(["e"]), np.array(["r"]))
+    write_recbole(DataSet("toy", np.array(["u"]), np.array([item]), Interactions(one, one), knowledge=graph), tmp_path)
+    assert facts(read_recbole(tmp_path)) == [(item, "r", "e")]

@@ -19,8 +19,54 @@ def test_by_time_the_latest_are_test_and_those_before_them_valid():
     assert parts_by_time(times, 0.2, 0.2).tolist() == [2, 0, 0, 2, 0, 0, 1, 0, 0, 1]
 
 
-def test_interactions_of_one_moment_are_taken_in_the_order_of_the_file():
-    assert parts_by_time(np.zeros(10), 0.1, 0.2).tolist() == [0] * 7 + [1] + [2] * 2
+@pytest.mark.parametrize("shares", [(0.1, 0.1), (0.1, 0), (0, 0.1)])
+def test_interactions_of_one_moment_are_never_parted(shares):
+    # 100 interactions, 0 to 99 in time: cuts at 80 and 90, at 90 alone. Those from 78 to 81 and from 88 to 91 are of
+    # one moment each, so that the nearest changes of time are at 78 or 82 (82: as far, 78 comes first) and at 88 or 92.
+    times = np.arange(100.0)
+    times[78:82], times[88:92] = 78, 88
+    part = parts_by_time(np.random.default_rng(0).permutation(times), *shares)
+    times = np.random.default_rng(0).permutation(times)
+    moments = [set(times[part == number].tolist()) for number in range(3)]
+    assert not moments[0] & moments[1]
+    assert not moments[0] & moments[2]
+    assert not moments[1] & moments[2]
+    expected = {(0.1, 0.1): [78, 10, 12], (0.1, 0): [88, 12, 0], (0, 0.1): [88, 0, 12]}
+    assert np.bincount(part, minlength=3).tolist() == expected[shares]
+
+
+def test_a_cut_goes_to_the_nearest_change_of_time():
+    # Five years of 20 each: cuts wanted at 80 and 90. Test can begin at 80 alone (at 100 nothing is left), valid at 60.
+    assert np.bincount(parts_by_time(np.repeat(np.arange(5.0), 20), 0.1, 0.1)).tolist() == [60, 20, 20]
+    # One moment from 75 to 93, and changes at 74, 75 and 94 alone: test from 94, valid from 75.
+    times = np.concatenate([np.zeros(74), [1], np.full(19, 2), np.full(6, 3)])
+    assert np.bincount(parts_by_time(times, 0.1, 0.1)).tolist() == [75, 19, 6]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        np.zeros(100),
+        np.repeat([0, 1], 50),  # one change for two cuts
+        np.repeat([0, 1, 2], [30, 30, 40]),  # train would have 30 where half of its 80 are 40
+        np.concatenate(
+            [np.zeros(97), [1, 2, 3]]
+        ),  # valid and test would have at most 3 where half of theirs are 5 each
+        np.concatenate([[0, 1, 2], np.full(97, 3)]),
+    ],
+)
+def test_where_nearly_all_times_are_equal_there_is_no_cut(times):
+    assert parts_by_time(times, 0.1, 0.1) is None
+
+
+def test_without_a_cut_auto_leaves_out_with_a_note_and_time_is_refused():
+    notes = []
+    data = data_set(np.repeat(np.arange(4), 5), list(range(5)) * 4, np.zeros(20))
+    found = split(data, note=notes.append)
+    assert (np.bincount(found.test.user_rows).tolist(), n_cold(found)[0]) == ([1, 1, 1, 1], 0)
+    assert "'toy' have the same timestamp" in notes[0]
+    with pytest.raises(DataError, match="have the same timestamp that no moment cuts them in shares; take"):
+        split(data, SplitSettings(strategy="time"))
 
 
 def test_no_share_makes_no_split():

@@ -77,6 +77,22 @@ def test_an_empty_id_is_named_with_its_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "message"),
+    [
+        ("u\x01", r"'u\\x01' holds the control character U\+0001"),
+        ("\u0085", r"U\+0085"),
+        ("x" * 257, r"'x{60}…' has 257 characters; at most 256"),
+    ],
+)
+@pytest.mark.parametrize("reader", [read_table, read_csv])
+def test_an_id_that_the_service_refuses_is_named_with_its_line(tmp_path, reader, value, message):
+    table = reader(written(tmp_path, f"user\nu\n{value}\n"))
+    with pytest.raises(DataError, match=f"line 3: the user .*{message}.* the service takes no such id"):
+        table.ids("user")
+    assert list(reader(written(tmp_path, f"user\n{'x' * 256}\n")).ids("user")) == ["x" * 256]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
     [("soon", "'soon' is not a number"), ("", "'' is not a number"), ("nan", "not a finite"), ("-inf", "not a finite")],
 )
 def test_a_value_that_is_no_finite_number_is_named_with_its_line(tmp_path, value, message):
@@ -118,6 +134,20 @@ def test_a_column_of_dates_holds_nothing_else(tmp_path, content):
 def test_csv_fields_in_quotes_may_hold_commas_and_line_ends(tmp_path):
     table = read_csv(written(tmp_path, 'item,name\n1,"One, ""two""\nthree"\n\n2,four\n'))
     assert list(table.text("name")) == ['One, "two"\nthree', "four"]
+
+
+@pytest.mark.parametrize("content", ["a, b\nu1, i1\nu2 ,\ti2\n", 'a, "b"\n u1, "i1"\nu2 ,i2\n'])
+def test_blanks_around_a_csv_value_are_no_part_of_it(tmp_path, content):
+    table = read_csv(written(tmp_path, content))
+    assert {name: list(values) for name, values in table.columns.items()} == {"a": ["u1", "u2"], "b": ["i1", "i2"]}
+
+
+def test_a_quote_after_a_blank_protects_commas(tmp_path):
+    assert list(read_csv(written(tmp_path, 'a,b\n1, "one, two"\n')).text("b")) == ["one, two"]
+
+
+def test_blanks_in_other_tables_are_literal(tmp_path):
+    assert list(read_table(written(tmp_path, "a\tb\n u \ti\n")).text("a")) == [" u "]
 
 
 @pytest.mark.parametrize(

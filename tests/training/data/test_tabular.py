@@ -1,5 +1,5 @@
 import builtins
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
@@ -106,6 +106,28 @@ def test_a_set_without_splits_is_written_as_one_file_and_what_is_lost_is_noted(t
     assert "left out are features, 1 users without an interaction" in notes[0]
 
 
+def test_line_ends_in_a_csv_title_read_back_as_one_kind(tmp_path):
+    one = np.zeros(1, np.int32)
+    ids = np.array(["a", "b", "c"])
+    names = np.array(["carriage\rreturn", "both\r\nof them", "plain"])
+    write_tabular(DataSet("toy", np.array(["u"]), ids, Interactions(one, one), item_names=names), tmp_path, ".csv")
+    assert read_tabular(tmp_path, ".csv").item_names.tolist() == ["carriage\nreturn", "both\nof them", "plain"]
+
+
+@pytest.mark.parametrize("item_id", ["a\rb", " a", "a\t", "\ud800", "x" * 257])
+def test_an_id_that_would_not_read_back_is_not_written_as_csv(tmp_path, item_id):
+    one = np.zeros(1, np.int32)
+    data = DataSet("toy", np.array(["u"]), np.array([item_id]), Interactions(one, one))
+    with pytest.raises(DataError, match="the item id"):
+        write_tabular(data, tmp_path, ".csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blanks_around_ids_do_not_make_other_ids(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id, item_id\nu1, i1\nu2,i1\n")
+    assert read_tabular(tmp_path / "log.csv", ".csv").item_ids.tolist() == ["i1"]
+
+
 class TestParquet:
     @pytest.fixture(autouse=True)
     def _write(self, tmp_path):
@@ -135,6 +157,71 @@ class TestParquet:
             read_tabular(self.write(user=[1.0, 2.0], item=["a", "b"]), ".parquet")
         with pytest.raises(DataError, match="the time 'nan' is not a finite number"):
             read_tabular(self.write(user=["u"], item=["a"], time=[float("nan")]), ".parquet")
+        with pytest.raises(DataError, match=r"no column 'item_id' .*; the header names user, movie"):
+            read_tabular(self.write(user=["u"], movie=["a"]), ".parquet")
+
+    def test_moments_are_read_to_the_nanosecond_whatever_the_zone_is_called(self):
+        counts = [1_700_000_000_123_456_789, -1]
+        for kind in (self.pyarrow.timestamp("ns"), self.pyarrow.timestamp("ns", "Mars/Olympus")):
+            path = self.write(user=["u", "v"], item=["a", "b"], time=self.pyarrow.array(counts, kind))
+            times = read_tabular(path, ".parquet").train.timestamps
+            assert times.tolist() == [1_700_000_000.123456789, -1e-9]
+
+    def test_dates_are_the_seconds_of_their_midnight(self):
+        for kind in (self.pyarrow.date32(), self.pyarrow.date64()):
+            path = self.write(user=["u"], item=["a"], time=self.pyarrow.array([date(1970, 1, 3)], kind))
+            assert read_tabular(path, ".parquet").train.timestamps.tolist() == [2 * 86_400]
+
+    def test_a_moment_beyond_the_years_is_named(self):
+        moments = self.pyarrow.array([0, 2**40]).cast(self.pyarrow.timestamp("s"))
+        days = self.pyarrow.array([0, 2**30], self.pyarrow.int32()).cast(self.pyarrow.date32())
+        for far in (moments, days):
+            with pytest.raises(DataError, match=r"log\.parquet, row 2: the time \d+ s since 1970 is not in the years"):
+                read_tabular(self.write(user=["u", "v"], item=["a", "b"], time=far), ".parquet")
+
+    def test_text_that_is_not_utf_8_is_named(self):
+        damaged = self.pyarrow.array([b"a", b"\xff\xfe"]).cast(self.pyarrow.binary())
+        damaged = self.pyarrow.Array.from_buffers(self.pyarrow.string(), 2, damaged.buffers())
+        with pytest.raises(DataError, match=r"log\.parquet, row 2: the item b'\\xff\\xfe' is not UTF-8"):
+            read_tabular(self.write(user=["u", "v"], item=damaged), ".parquet")
+
+    @pytest.mark.parametrize("value", ["u\x01", "x" * 257, "", "u\0"])
+    def test_an_id_that_the_service_refuses_is_named(self, value):
+        with pytest.raises(DataError, match=r"log\.parquet, (line|row) 2: the user "):
+            read_tabular(self.write(user=["u", value], item=["a", "b"]), ".parquet")
+
+    def test_columns_that_nothing_is_read_from_may_hold_anything(self):
+        ignored = {
+            "user": [{"n": 1}, {"n": 2}],
+            "ts": [None, "late"],
+            "rating": [None, True],
+            "title": [[1], None],
+        }
+        path = self.write(user_id=["u", "v"], item_id=["a", "b"], timestamp=[1, 2], **ignored)
+        data = read_tabular(path, ".parquet")
+        assert data.user_ids.tolist() == ["u", "v"]
+        assert data.train.timestamps.tolist() == [1, 2]
+        with pytest.raises(DataError, match="row 1: the rating is missing"):
+            read_tabular(path, ".parquet", min_rating=1)
+
+    @pytest.mark.parametrize("titles", [["Alpha", None], ["Alpha", ""]])
+    def test_an_item_without_a_title_is_named_by_its_id(self, tmp_path, titles):
+        self.write(item_id=["a", "b"], title=titles).rename(tmp_path / "items.parquet")
+        self.write(user_id=["u"], item_id=["a"]).rename(tmp_path / "interactions.parquet")
+        assert read_tabular(tmp_path, ".parquet").item_names.tolist() == ["Alpha", "b"]
+
+    def test_titles_that_are_all_missing_are_the_ids(self, tmp_path):
+        self.write(item_id=["a"], title=self.pyarrow.nulls(1)).rename(tmp_path / "items.parquet")
+        self.write(user_id=["u"], item_id=["a"]).rename(tmp_path / "interactions.parquet")
+        assert read_tabular(tmp_path, ".parquet").item_names.tolist() == ["a"]
+
+    def test_a_damaged_column_is_named(self):
+        path = self.write(user=["u", "v"], item=["a", "b"])
+        content = bytearray(path.read_bytes())
+        content[30:33] = b"\xff\xff\xff"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"log\.parquet: the column user can't be read"):
+            read_tabular(path, ".parquet")
 
     def test_a_damaged_file_is_named(self, tmp_path):
         (tmp_path / "log.parquet").write_bytes(b"PAR1 and no more")

@@ -175,3 +175,26 @@ def test_changed_bytes_give_a_matrix_or_an_error_and_nothing_else(tmp_path, prot
             continue
         assert len(pairs.rows) == len(pairs.columns)
         assert not len(pairs.rows) or (pairs.rows.max() < pairs.shape[0] and pairs.columns.max() < pairs.shape[1])
+
+
+def nested(levels):
+    """Instructions for a tuple that holds the one before it twice, and so on: 2 ** levels values in a few bytes."""
+    return b"K\x01\x85" + b"2\x86" * levels
+
+
+@pytest.mark.parametrize(
+    ("instructions", "message"),
+    [
+        (b"X\x06\x00\x00\x00_shape" + nested(60) + b"s", "of the shape"),
+        (nested(60) + b"K\x01s", "a key that is no text"),
+        (b"(" + nested(60) + b"K\x01u", "a key that is no text"),
+        (b"(" + nested(60) + b"K\x01d0", "no pickled matrix has"),
+        (b"(" + nested(60) + b"\x910", "no pickled matrix has"),
+    ],
+)
+def test_tuples_in_tuples_take_no_time(tmp_path, instructions, message):
+    # EMPTY_DICT and what fills it, or hashes beside it, then BUILD: the state of a matrix.
+    content = b"\x80\x04cscipy.sparse._coo\ncoo_matrix\n)\x81}" + instructions + b"b."
+    with pytest.raises(DataError, match=message) as caught:
+        read_sparse_pickle(saved(tmp_path, content))
+    assert len(str(caught.value)) < 5_000
