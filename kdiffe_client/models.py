@@ -347,7 +347,7 @@ class RankedItem(TypedDict):
 
 
 class Ready(TypedDict):
-    """Reads are answered; `degraded` from memory alone, or writes are refused.
+    """Reads are answered; `degraded`: from memory alone, writes are refused, or not by the active version.
 
     Attributes:
         variants: The versions of the experiment's variants that are served, by the variant's name.

@@ -432,7 +432,7 @@ class Operations(ABC):
         `GET /health/ready`. 200 while reads are answered, 503 where no model is served or it follows the log no
         more. `degraded` says that reads come from memory alone, because the log can't be read, and that writes are
         refused; or that writes fail (for a minute after the last one that did, unless one succeeds). `problem`
-        tells of an active version that can't be served while the one before it still is.
+        tells of an active version that can't be served while an earlier one is: the status is `degraded`, too.
         """
         return cast("models.Ready", self._ask(Request("GET", "/health/ready")))
 
@@ -875,7 +875,7 @@ class AsyncOperations(ABC):
         `GET /health/ready`. 200 while reads are answered, 503 where no model is served or it follows the log no
         more. `degraded` says that reads come from memory alone, because the log can't be read, and that writes are
         refused; or that writes fail (for a minute after the last one that did, unless one succeeds). `problem`
-        tells of an active version that can't be served while the one before it still is.
+        tells of an active version that can't be served while an earlier one is: the status is `degraded`, too.
         """
         return cast("models.Ready", await self._ask(Request("GET", "/health/ready")))
 

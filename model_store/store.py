@@ -112,7 +112,7 @@ class ModelStore:
     def standing(self) -> Standing:
         """What is in force now."""
         state = self._read_state()
-        previous = next((v for v in reversed(state.history) if v != state.active and self._exists(v)), None)
+        previous = next(iter(self._earlier(state)), None)
         experiment = state.experiment
         if experiment is not None:
             experiment = experiment.without(v.version for v in experiment.variants if not self._exists(v.version))
@@ -125,6 +125,10 @@ class ModelStore:
     def previous(self) -> str | None:
         """The version that a rollback would activate, None where there is none."""
         return self.standing().previous
+
+    def earlier(self) -> list[str]:
+        """Versions that were active before the active one and are still there, the latest first."""
+        return list(self._earlier(self._read_state()))
 
     def experiment(self) -> Experiment | None:
         """The versions that shares of the users get beside the active one, None where all get that one."""
@@ -340,6 +344,9 @@ class ModelStore:
                     "next publish deletes."
                 ) from error
         return removed
+
+    def _earlier(self, state: _State) -> Iterator[str]:
+        return (v for v in reversed(state.history) if v != state.active and self._exists(v))
 
     def _exists(self, version: str) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -63,7 +64,15 @@ def settings_from(values: Mapping[str, Any], source: str) -> TrainingSettings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "tuple_type" and isinstance(first["input"], str):
+            message = f"a list is expected, each of its words in quotes: {_listed(key, first['input'])}"
         raise ConfigurationError(f"{source}: {key} = {first['input']!r}: {message}.") from None
+
+
+def _listed(key: str, given: str) -> str:
+    """What was perhaps meant, as a list: a shell takes quotes away unless others stand around them."""
+    words = [word.strip().strip("\"'") for word in given.strip("[] ").split(",")]
+    return f"{key}={json.dumps(words, ensure_ascii=False, separators=(',', ':'))} (in a shell in single quotes)"
 
 
 def _read_toml(source: str) -> dict[str, Any]:

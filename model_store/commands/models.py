@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from model_store.command import console, write_json
@@ -64,25 +65,37 @@ def list_versions(store: Store = DEFAULT_ROOT, as_json: Json = False) -> None:
     if as_json:
         write_json({"versions": rows, "active": active})
         return
-    table = Table("version", "", "model", "created", "users", "items", "sequence", "validation NDCG@20")
+    out = console()
+    if not rows:
+        out.print(f"No versions in {store}.")
+        return
+    # As narrow as can be: a terminal may have 80 columns. What is long breaks between words, and nothing is cut.
+    table = Table("version", "", "model", box=SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
+    table.add_column("created, UTC", no_wrap=True)
+    for name in ("users", "items", "sequence"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("validation NDCG@20")
     for row in rows:
         shares = [f"{v.name} {100 * v.share:g} %" for v in variants if v.version == row["version"]]
         state = ", ".join([*(["active"] if row["active"] else []), *shares])
         if "error" in row:
-            table.add_row(str(row["version"]), state, str(row["error"]))
+            table.add_row(str(row["version"]), state, "see below")
             continue
         metrics = row["metrics"]
         table.add_row(
             str(row["version"]),
             state,
             str(row["model"]),
-            str(row["created_at"]),
+            str(row["created_at"])[:16].replace("T", " "),
             str(row["users"]),
             str(row["items"]),
             str(row["sequence"]),
             quality(metrics if isinstance(metrics, dict) else {}),
         )
-    console().print(table if rows else f"No versions in {store}.")
+    out.print(table)
+    for row in rows:
+        if "error" in row:
+            out.print(f"{row['version']}: {row['error']}", markup=False, highlight=False, soft_wrap=True)
 
 
 def quality(metrics: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ async def ready(request: Request) -> Response:
 
     `degraded` says that reads come from memory alone, because the log can't be read, and that writes are refused; or
     that writes fail (for a minute after the last one that did, unless one succeeds).
-    `problem` tells of an active version that can't be served while the one before it still is.
+    `problem` tells of an active version that can't be served while an earlier one is: the status is `degraded`, too.
     """
     context = context_of(request)
     registry = context.registry
@@ -50,7 +50,7 @@ async def ready(request: Request) -> Response:
     problem = registry.problem
     return json_answer(
         {
-            "status": "ready" if degraded is None else "degraded",
+            "status": "ready" if degraded is None and problem is None else "degraded",
             "model_version": model.version,
             "variants": {name: version for name, version, _ in registry.served.shares()},
             "sequence": model.sequence,

@@ -637,7 +637,7 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """Reads are answered; `degraded` from memory alone, or writes are refused."""
+    """Reads are answered; `degraded`: from memory alone, writes are refused, or not by the active version."""
 
     status: Literal["ready", "degraded"]
     model_version: str

@@ -1,7 +1,8 @@
 """The registry: which version is served. A new one is loaded aside and caught up before the old one goes.
 
-The version before goes on following the log for a while, so that a roll back is one step. An experiment's versions
-follow beside the active one, each for its share of the users.
+The version before goes on following the log for a while, so that a roll back is one step. Where the active version
+can't be loaded at a start, an earlier one is served until it can. An experiment's versions follow beside the active
+one, each for its share of the users.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -19,6 +21,7 @@ import structlog
 
 from model_store.errors import ArtifactError, KDiffEError
 from model_store.experiment import MAIN, Experiment
+from model_store.manifest import Manifest
 from model_store.store import ModelStore
 from service.compaction import held_of
 from service.errors import NotReadyError, StateError
@@ -33,6 +36,8 @@ RETRY = 30.0
 # A loading version catches up until so few interactions are missing, in so many passes at most.
 CLOSE = 100
 PASSES = 10
+# Documents of the state that name versions which were trained beyond the log's end.
+BEYOND = "beyond"
 
 log = structlog.get_logger(__name__)
 
@@ -376,15 +381,51 @@ class Registry:
             return
         if problem is not None and problem.version == active and time.monotonic() - problem.since < RETRY:
             return
+        try:
+            self._put_in_force(active)
+        except StateError:
+            raise  # the log can't be read: no other version could be brought up to it
+        except Exception as error:
+            if self._served is not None or not self._stand_in(active, error):
+                raise
+
+    def _put_in_force(self, version: str, problem: Problem | None = None) -> bool:
+        """Load a version and serve it. Whether it is served: not where the service stops meanwhile.
+
+        Args:
+            version: the active version, or one that stands in for it.
+            problem: why the active version is not served, None where it is this one.
+        """
         began = time.monotonic()
-        follower = self._at_hand(active) or self._load_aside(active)
+        follower = self._at_hand(version) or self._load_aside(version)
         if follower is None:
-            return
-        self._swap(follower)
+            return False
+        self._swap(follower, problem)
         seconds = round(time.monotonic() - began, 3)
-        log.info("serving", version=active, sequence=follower.applied, seconds=seconds)
+        log.info("serving", version=version, sequence=follower.applied, seconds=seconds)
         if self._on_swap is not None:
             self._on_swap(follower.model)
+        return True
+
+    def _stand_in(self, active: str, error: Exception) -> bool:
+        """At a start: serve what was active before a version that can't be loaded, the latest that can be. Whether any.
+
+        Every process that starts finds the same one. The active one is tried again as ever.
+        """
+        problem = _problem_of(active, error)
+        for version in self.store.earlier():
+            if self._stop.is_set() or self.store.active() != active:
+                return False
+            try:
+                served = self._put_in_force(version, replace(problem, since=time.monotonic()))
+            except Exception:  # an earlier one still may do
+                log.exception("an earlier version can't be loaded either", version=version)
+                continue
+            if served:
+                told = {"version": version, "active": active, "error": problem.message}
+                log.error("the active version can't be loaded: an earlier one is served", **told)
+            return served
+        return False
 
     def _load_aside(self, version: str) -> Follower | None:
         """A version as `_load` gives it; where another one is served, whoever reads that one goes first."""
@@ -401,16 +442,19 @@ class Registry:
         # Sequence numbers of another log mean nothing here: then the whole log comes after the artifact.
         start = held_of(artifact.manifest, self._state.state_id)
         last = self._state.last_sequence()
-        if start > last:
+        set_back = self._set_back(artifact.manifest, start, last)
+        if set_back is not None:
             raise ArtifactError(
-                f"Version {version} was trained up to interaction {start}, but the log ends at {last}: the state was "
-                "set back. Restore it, or activate a version from before."
+                f"Version {version} was trained up to interaction {start}, but the log ended at {set_back}: the state "
+                "was set back. Restore a fuller copy of it, or activate a version from before (kdiffe models list "
+                "tells the sequence numbers) and retrain it: POST /admin/retrain."
             )
         compacted = self._state.position().compacted
         if start < compacted:
             raise ArtifactError(
-                f"Version {version} holds the log up to {start}, but the state was compacted up to {compacted}: "
-                "activate a later version."
+                f"Version {version} holds the log up to {start}, but the state was compacted up to {compacted}. "
+                "Activate a version that holds more (kdiffe models list tells the sequence numbers), or retrain one: "
+                "POST /admin/retrain, or kdiffe train --base (docs/state.md, Compaction)."
             )
         model = LiveModel(artifact, self._build_index, start=start, refresh_every=self._refresh_every)
         model.seed(self._state.records("item"), start)
@@ -425,6 +469,19 @@ class Registry:
                 break
         return None if self._stop.is_set() else Follower(model, self._state, poll_interval=self._poll)
 
+    def _set_back(self, manifest: Manifest, start: int, last: int) -> int | None:
+        """Where the log ended when a version was found to be trained beyond its end; None where none was.
+
+        The state keeps it: when the log has grown beyond the number again, other entries have it, for every process.
+        """
+        name = f"{manifest.version} {manifest.created_at}"
+        if start > last:
+            with suppress(StateError):  # refused all the same, and tried again
+                self._state.put_document(BEYOND, name, {"sequence": start, "last": last})
+            return last
+        known = self._state.documents(BEYOND).get(name)
+        return None if known is None else int(known["last"])
+
     def _at_hand(self, version: str) -> Follower | None:
         """The follower of a version that follows the log already: a served one, or the version before."""
         served = self._served
@@ -434,14 +491,19 @@ class Registry:
                 return follower
         return None
 
-    def _swap(self, follower: Follower) -> None:
-        """Put a model in force. No acknowledged interaction may be missing from what is read after it."""
+    def _swap(self, follower: Follower, problem: Problem | None) -> None:
+        """Put a model in force. No acknowledged interaction may be missing from what is read after it.
+
+        Args:
+            follower: of the model.
+            problem: why it is not the active version's, None where it is.
+        """
         before, warm = self._served, self._warm
         self._bring_up(follower)
         self._warm = None
         if before is not None and self._keep_warm and _follows(before.main):
             self._warm, self._warm_until = before.main, time.monotonic() + self._keep_warm
-        self._serve(Served(follower))
+        self._serve(Served(follower), problem)
         self._stop_unused(*(before.followers if before else ()), *((warm,) if warm else ()))
 
     def _bring_up(self, follower: Follower) -> None:
@@ -539,10 +601,10 @@ class Registry:
             if follower not in used:
                 follower.stop()
 
-    def _serve(self, served: Served) -> None:
+    def _serve(self, served: Served, problem: Problem | None = None) -> None:
         with self._changed:
             self._served = served
-            self._problem = None
+            self._problem = problem
             self._changed.notify_all()
 
     def _set_problem(self, problem: Problem | None) -> None:

@@ -7,9 +7,11 @@ import pytest
 from model_store.artifact import write_artifact
 from model_store.store import ModelStore
 from service.compaction import compact, held_by_every_version
+from service.errors import NotReadyError
 from service.index.exact import ExactIndex
 from service.live.registry import Registry
 from service.state.memory import MemoryState
+from tests.service.processes import until
 from tests.service.worlds import interactions
 from tests.support.artifacts import publish_world
 
@@ -62,14 +64,22 @@ def test_a_version_from_before_the_compaction_is_refused_and_a_later_one_served(
     store = ModelStore(tmp_path)
     later = publish_up_to(store, 5, state.state_id)
     state.compact(5)
-    store.activate("v0001")
+    publish_world(tmp_path)  # as from files alone: it holds nothing of the log
     registry = Registry(store, state, ExactIndex, refresh_every=10, poll_interval=0.01, version_interval=0.01)
     registry.start()
     try:
-        assert not registry.wait_ready(30)
-        assert "compacted up to 5" in registry.problem.message
+        assert registry.wait_ready(30)  # a start is no outage: what was active before is served
+        assert registry.serving == later
+        assert registry.model.sequence == 9
+        assert registry.problem.version == "v0003"
+        for words in ("compacted up to 5", "Activate a version that holds more", "kdiffe train --base"):
+            assert words in registry.problem.message
         store.activate(later)
         registry.wait_version(later, 30)
-        assert registry.model.sequence == 9
+        until(lambda: registry.problem is None)
+        store.activate("v0001")
+        with pytest.raises(NotReadyError, match="compacted up to 5"):
+            registry.wait_version("v0001", 30)
+        assert registry.serving == later
     finally:
         registry.stop()

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from model_store.command import console, write_json
-from training.commands.options import Config, Data, Device, Json, Overrides
+from training.commands.options import Data, Device, Json
 from training.commands.recording import (
     ResultsFile,
     Seeds,
@@ -44,12 +44,23 @@ def compare(
     ] = None,
     seeds: Seeds = 3,
     split: SplitName = "test",
-    config: Config = None,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", help="KDiffE's settings: a TOML file, or the name of a shipped configuration."),
+    ] = None,
     model_config: Annotated[
         list[str] | None,
-        typer.Option("--model-config", help="Another model's own settings: diffmm=FILE. May be given many times."),
+        typer.Option("--model-config", help="DiffMM's own settings: diffmm=FILE; KDiffE's where they are left out."),
     ] = None,
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of KDiffE's: section.key=value. May be given many times. Peers take split and run; "
+            "LightGCN also item_item, for the B beside it; DiffMM all, without --model-config. For the rest LightGCN, "
+            "EASE and item-kNN have settings of their own (docs/experiments.md).",
+        ),
+    ] = None,
     device: Device = "auto",
     results: ResultsFile = None,
     as_json: Json = False,
@@ -97,7 +108,8 @@ def _print(comparison: Comparison, title: str) -> None:
     table = Table("model", "Recall@20", "±", "NDCG@20", "±", "seeds", "chosen on validation (first seed)", title=title)
     for name, row in comparison.to_json().items():
         figures = [f"{row[key]:.4f}" for key in ("recall@20", "recall@20_std", "ndcg@20", "ndcg@20_std")]
-        table.add_row(name, *figures, str(row["seeds"]), str(row["chosen"][0]))
+        seeds = ", ".join(map(str, row["seed_values"]))
+        table.add_row(name, *figures, seeds, str(row["chosen"][0]))
     out.print(table)
     if not comparison.significance:
         return

@@ -30,6 +30,7 @@ from training.experiments.faithfulness import (
     effect,
     fewer_interactions,
     follow,
+    is_fewer,
     other_walks,
     recency_of,
     without_first,
@@ -152,9 +153,18 @@ def _fixed(artifact: Artifact, data: DataSet, count: int, seed: int, bars: RunBa
     rng = np.random.default_rng([seed, 2])
     samples = draw(scene, count, rng, k=K, least=2)
     spared = [sample.user for sample in samples]
-    others = {"other walks": other_walks(scene), "fewer interactions": fewer_interactions(scene, FEWER, spared, rng)}
+    fewer = fewer_interactions(scene, FEWER, spared, rng)
+    removed = scene.n_interactions - fewer.n_interactions
+    others = {"other walks": other_walks(scene), "fewer interactions": fewer}
+    if not is_fewer(scene, fewer, FEWER):
+        del others["fewer interactions"]
+        bars.note(
+            f"Stability beside other users having {FEWER:.0%} fewer interactions is left out: {len(spared)} of "
+            f"{int(np.count_nonzero(scene.degrees))} users are looked at, and of the others' interactions only "
+            f"{removed} were removed, of {scene.n_interactions} in all. Look at fewer: --users."
+        )
     for name, other in others.items():
-        facts = {"n": len(samples), "share": FEWER}
+        facts = {"n": len(samples), "share": FEWER, "removed": scene.n_interactions - other.n_interactions}
         made.append(_made(blank, "stability", name, agreement(scene, other, samples), facts, 0.0))
     bars.runs(total, total)
     return made

@@ -10,13 +10,13 @@ import typer
 from model_store.command import console, write_json
 from training.commands.options import Json
 from training.errors import ResultsError
-from training.experiments.rendering import figures_of, read_all, read_serving, render
+from training.experiments.rendering import RECORDS, figures_of, read_all, read_serving, render
 
 
 def results(
     records: Annotated[
         Path, typer.Option("--records", help="Folder of records (*.jsonl, as --results writes them).")
-    ] = Path("benchmarks/results"),
+    ] = RECORDS,
     out: Annotated[Path, typer.Option("--out", help="The document to write.")] = Path("docs/results.md"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where the document is another.")] = False,
     as_json: Json = False,
@@ -24,7 +24,7 @@ def results(
     """Render the tables of all records."""
     found = read_all(records)
     wanted = {
-        out: render(found, read_serving(records)),
+        out: render(found, read_serving(records), _named(records)),
         **{out.parent / name: text for name, text in figures_of(found).items()},
     }
     changed = False
@@ -44,3 +44,9 @@ def results(
     console().print(f"{out}: {len(found)} records" + (", up to date" if check else ""), highlight=False)
     if as_json:
         write_json({"records": len(found), "out": str(out), "changed": changed})
+
+
+def _named(folder: Path) -> Path:
+    """A folder as seen from where the command is called, so that it has one name; as given where it is outside."""
+    here, there = Path.cwd().resolve(), folder.resolve()
+    return there.relative_to(here) if there.is_relative_to(here) else folder

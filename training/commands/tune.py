@@ -67,6 +67,8 @@ def tune(
         if not len(loaded.valid):
             raise ConfigurationError(f"{loaded.name}: tuning needs a validation split, and it has none.")
         study = Study(Plan(loaded, settings, searched, splits, objective, pruner), store_file)
+        if study.left_out:
+            bars.note(f"Not searched, since on {loaded.name} they change nothing: {', '.join(study.left_out)}.")
         try:
             study.run(trials, bars, bars.runs, records_file, command)
         except KeyboardInterrupt:
@@ -95,6 +97,7 @@ def tune(
                 "value": winner.value,
                 **winner.metrics,
                 "settings": dict(winner.values),
+                "left_out": study.left_out,
                 "trials": winner.n_trials,
                 "pruned": winner.n_pruned,
                 "config": str(winner_file),

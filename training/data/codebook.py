@@ -1,4 +1,4 @@
-"""Entities from feature vectors (model.md, D1): a codebook for each modality, items linked to their nearest centroids.
+"""Entities from feature vectors (decision D1): a codebook for each modality, items linked to their nearest centroids.
 
 The codebook is k-means with k-means++ seeding (Arthur and Vassilvitskii, 2007). It is written out here because
 `scipy.cluster.vq.kmeans2(minit="++")` measures every row against all earlier seeds for each new one, which is quadratic

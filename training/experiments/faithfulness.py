@@ -94,6 +94,11 @@ class Scene:
         return len(self.item_vectors)
 
     @property
+    def n_interactions(self) -> int:
+        """Interactions of all users."""
+        return int(self.degrees.sum())
+
+    @property
     def degrees(self) -> NDArray[np.int32]:
         """(I,) the users' numbers of interactions."""
         return self.adjacency.lengths[: self.form.n_users]
@@ -474,14 +479,23 @@ def _leaves(scene: Scene, sample: Sample, nodes: Sequence[int], hidden: NDArray[
 def other_walks(scene: Scene) -> Scene:
     """The same model whose walks drew other numbers."""
     walks = scene.state.settings
-    return scene.with_graph(_graph_of(scene, np.ones(_n_edges(scene), np.bool_)), replace(walks, seed=walks.seed + 1))
+    kept = np.ones(scene.n_interactions, np.bool_)
+    return scene.with_graph(_graph_of(scene, kept), replace(walks, seed=walks.seed + 1))
 
 
 def fewer_interactions(scene: Scene, share: float, spared: Sequence[int], rng: np.random.Generator) -> Scene:
-    """The same model over a graph that has lost a share of the interactions of all but some users."""
+    """The same model over a graph that has lost a share of the interactions of all but some users.
+
+    Where nearly all users are spared that is next to nothing, and agreeing with it says nothing: see `is_fewer`.
+    """
     users = np.repeat(np.arange(scene.form.n_users), scene.degrees)
     kept = (rng.random(len(users)) >= share) | np.isin(users, spared)
     return scene.with_graph(_graph_of(scene, kept), scene.state.settings)
+
+
+def is_fewer(scene: Scene, other: Scene, share: float) -> bool:
+    """Whether another scene has lost at least half of a share of all interactions."""
+    return scene.n_interactions - other.n_interactions >= max(share / 2 * scene.n_interactions, 1)
 
 
 def agreement(scene: Scene, other: Scene, samples: Sequence[Sample]) -> dict[str, float]:
@@ -514,10 +528,6 @@ def _correlation(a: Floats, b: Floats) -> float:
     first, second = (np.argsort(np.argsort(x, kind="stable"), kind="stable").astype(np.float64) for x in (a, b))
     matrix: Floats = np.corrcoef(np.stack([first, second]))
     return float(matrix[0, 1])
-
-
-def _n_edges(scene: Scene) -> int:
-    return int(scene.degrees.sum())
 
 
 def _graph_of(scene: Scene, kept: NDArray[np.bool_]) -> InteractionGraph:

@@ -40,6 +40,10 @@ class Dimension:
         """Whether its values are whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    def ends(self) -> tuple[Any, ...]:
+        """Its choices, or its bounds."""
+        return self.choices or (self.low, self.high)
+
     def holds(self, value: object) -> bool:
         """Whether a value lies in it."""
         if self.choices:
@@ -106,7 +110,7 @@ def read_space(source: str, base: TrainingSettings) -> Space:
         raise ConfigurationError(f"--space {source}: {twice[0]} stands there twice.")
     with_settings(base, fixed, f"--space {source}")
     for dimension in dimensions:
-        for value in dimension.choices or (dimension.low, dimension.high):
+        for value in dimension.ends():
             with_settings(base, {**fixed, dimension.name: value}, f"--space {source}")
     return Space(dimensions, fixed)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from training.comparison import MODELS
@@ -11,7 +11,7 @@ from training.data.dataset import DataSet
 from training.errors import ConfigurationError
 from training.experiments.ablation import changed
 from training.experiments.lab import Run
-from training.experiments.parts import contrasts, diffuses, generates
+from training.experiments.parts import missing_part
 from training.results import digest
 from training.settings import TrainingSettings
 
@@ -45,17 +45,6 @@ PARAMETERS: Mapping[str, Parameter] = {
     "steps": Parameter("diffusion steps, T", ("diffusion.n_steps",), (2, 5, 10, 20, 50, 100)),
     "tau": Parameter("temperature, τ", ("contrast.temperature",), (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)),
     "theta1": Parameter("weight of the contrast, θ1", ("contrast.weight",), (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)),
-}
-
-
-# Settings of a part that a model may not have, with what it is called; of the diffusion's own settings all the rest.
-_PARTS: Mapping[str, tuple[str, Callable[[DataSet, TrainingSettings], bool]]] = {
-    "contrast.weight": ("contrast", contrasts),
-    "contrast.temperature": ("contrast", contrasts),
-    "contrast.batch_size": ("contrast", contrasts),
-    "diffusion.n_kept": ("generated graph", generates),
-    "diffusion.rebuild_every": ("generated graph", generates),
-    "diffusion.graph": ("generated graph", generates),
 }
 
 
@@ -116,16 +105,11 @@ def check_effect(data: DataSet, settings: TrainingSettings, name: str) -> None:
     Raises:
         ConfigurationError: it has no effect.
     """
-    named = parameter_of(name, settings).settings[0]
-    if named == "contrast.weight":  # 0 may be what is held
-        settings = replace(settings, contrast=replace(settings.contrast, weight=1.0))
-    of_diffusion = diffuses if named.startswith("diffusion.") else None
-    part, is_there = _PARTS.get(named, ("diffusion", of_diffusion))
-    if is_there is not None and not is_there(data, settings):
+    part = missing_part(data, settings, parameter_of(name, settings).settings[0])
+    if part is not None:
         raise ConfigurationError(
-            f"--parameter {name}: on {data.name} this model has no {part}, so every value gives the same model. It "
-            "comes with a knowledge graph or features and contrast.weight above 0; a diffusion also with "
-            "contrast.view = 'generated' and diffusion.graph = 'diffusion'."
+            f"--parameter {name}: on {data.name} this model has no {part.name}, so every value gives the same model. "
+            f"It comes with {part.needs}."
         )
 
 

@@ -106,7 +106,8 @@ def _diffmm(
     if not data.features:
         raise ConfigurationError(
             f"model.kind = 'diffmm' needs feature vectors of the items, and {data.name} has none: "
-            "bring some (docs of `kdiffe convert`), or train kdiffe."
+            "bring them as features/MODALITY.npy, a row for each item of NAME.item (README.md, With your own data), or "
+            "train kdiffe."
         )
     history = interaction_matrix(data.train, data.n_users, data.n_items)
     parts = (settings.model, settings.multimodal, settings.diffusion, settings.contrast)

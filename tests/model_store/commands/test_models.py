@@ -29,6 +29,25 @@ def test_list_gives_every_version_the_oldest_first_and_marks_the_active_one(mode
     assert "0.2500" in err
 
 
+def test_on_a_narrow_terminal_nothing_of_the_list_is_cut(
+    models: Shell, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    store.set_experiment("x", [Arm("canary", "v0001", 0.05)])
+    (store.root / "v0002" / "manifest.json").write_text("{}")
+    _, _, err = models("list")
+    lines = err.splitlines()
+    for row in models.json("list")["versions"]:
+        (line,) = [line for line in lines if line.strip().startswith(f"{row['version']} ")]
+        if "error" in row:
+            assert f"{row['version']}: {row['error']}" in lines  # below the table, on a line of its own
+        else:
+            created = row["created_at"][:16].replace("T", " ")
+            assert all(str(cell) in line for cell in ("kdiffe", created, row["users"], row["items"], row["sequence"]))
+    assert "…" not in err
+    assert "canary 5 %" in err
+
+
 @pytest.mark.parametrize(
     ("metrics", "shown"),
     [

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from model_store.artifact import Artifact, write_artifact
 from model_store.experiment import MAIN, Arm
 from model_store.store import ModelStore
-from service.errors import NotReadyError
+from service.errors import NotReadyError, StateError
 from service.index.exact import ExactIndex
 from service.live.priority import NICER
 from service.live.registry import Registry, Served
@@ -177,6 +178,104 @@ def test_after_a_log_was_set_back_another_version_can_be_put_in_force(tmp_path, 
     state.append(interactions([("u1", "later")]))
     until(lambda: registry.model.sequence == 6 + n_new)
     registry.stop()
+
+
+# ---- a start with an active version that can't be loaded -------------------------------------------------------------
+
+
+def started(root, state=None) -> Registry:
+    """A registry once it serves, or can't: as a service is after a restart."""
+    registry = make(root, state)
+    registry.start()
+    registry.wait_ready(110)
+    return registry
+
+
+def test_where_the_active_version_is_damaged_at_a_start_the_latest_whole_one_of_before_is_served(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.live.registry.RETRY", 0.2)
+    for seed in range(5):
+        publish_world(tmp_path, World(seed=seed), activate=seed != 3)  # v0004 was never active
+    whole = (tmp_path / "v0005" / "item_embeddings.npy").read_bytes()
+    for version in ("v0003", "v0005"):
+        damage(tmp_path, version)
+    workers = [started(tmp_path) for _ in range(2)]
+    for registry in workers:
+        assert registry.serving == "v0002"
+        assert (registry.problem.version, "checksum" in registry.problem.message) == ("v0005", True)
+        recommend(registry.model, "u1", 5)
+    (tmp_path / "v0005" / "item_embeddings.npy").write_bytes(whole)
+    for registry in workers:
+        until(lambda registry=registry: registry.serving == "v0005")
+        assert registry.problem is None
+        registry.stop()
+
+
+def test_it_is_said_that_an_earlier_version_is_served_and_the_problem_stays(tmp_path):
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1))
+    damage(tmp_path, "v0002")
+    with capture_logs() as told:
+        registry = started(tmp_path)
+        stands_in = [line for line in told if line["event"].endswith("an earlier one is served")]
+    (line,) = stands_in
+    assert (line["log_level"], line["version"], line["active"]) == ("error", "v0001", "v0002")
+    assert "checksum" in line["error"]
+    time.sleep(0.2)  # ten looks at the store
+    assert (registry.serving, registry.problem.version) == ("v0001", "v0002")
+    publish_world(tmp_path, World(seed=2))
+    registry.wait_version("v0003", 10)
+    assert registry.problem is None
+    registry.stop()
+
+
+def test_without_an_earlier_active_version_that_can_be_loaded_nothing_is_served(tmp_path):
+    publish_world(tmp_path, activate=False)
+    publish_world(tmp_path, World(seed=1))
+    damage(tmp_path, "v0002")
+    registry = started(tmp_path)
+    with pytest.raises(NotReadyError, match="checksum"):
+        registry.model  # noqa: B018
+    registry.stop()
+    registry.store.activate("v0001")
+    damage(tmp_path, "v0001")
+    registry = started(tmp_path)
+    assert (registry.serving, registry.problem.version) == (None, "v0001")
+    registry.stop()
+
+
+def test_a_log_that_can_not_be_read_at_a_start_is_no_reason_to_serve_an_earlier_version(tmp_path, monkeypatch):
+    def away():
+        raise StateError("away")
+
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1))
+    state = MemoryState()
+    monkeypatch.setattr(state, "last_sequence", away)
+    registry = started(tmp_path, state)
+    assert (registry.serving, registry.problem.version, registry.problem.message) == (None, "v0002", "away")
+    registry.stop()
+
+
+def test_a_version_from_beyond_the_log_s_end_stays_refused_when_the_log_has_grown_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.live.registry.RETRY", 0.05)
+    source = publish_world(tmp_path)
+    state = MemoryState()
+    state.append(interactions(random_pairs(np.random.default_rng(0), 3)))
+    known = {**source.manifest.data, "state_id": state.state_id}
+    republish(ModelStore(tmp_path), source, sequence=5, data=known)
+    registry = started(tmp_path, state)
+    assert registry.serving == "v0001"
+    assert "ended at 3" in registry.problem.message
+    # Entries 4 and 5 are others than v0002 was trained with: it would miss them.
+    state.append(interactions([("u1", f"after-{n}") for n in range(4)]))
+    registry.wake()
+    until(lambda: registry.model.sequence == 7)
+    time.sleep(0.2)
+    assert (registry.serving, registry.problem.version) == ("v0001", "v0002")
+    other = started(tmp_path, state)  # as after a restart
+    assert (other.serving, "ended at 3" in other.problem.message) == ("v0001", True)
+    for one in (registry, other):
+        one.stop()
 
 
 def test_nothing_acknowledged_is_missing_while_versions_change(tmp_path, registry):

@@ -41,6 +41,8 @@ def test_json_has_mean_deviation_and_seeds_of_every_model(data: Path, tmp_path: 
 def test_three_seeds_are_the_default(data: Path, capsys: Capture) -> None:
     done = kdiffe(capsys, "compare", "--data", data, "--models", "kdiffe", "--json", *sets("optimiser.max_epochs=1"))
     assert done.json["models"]["kdiffe"]["seed_values"] == [0, 1, 2]
+    # The table names them, as those of other experiments and docs/results.md do.
+    assert [line for line in done.err.splitlines() if "kdiffe" in line and "0, 1, 2" in line]
 
 
 @pytest.mark.parametrize(

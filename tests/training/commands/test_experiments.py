@@ -43,10 +43,15 @@ def test_timing_has_seconds_for_each_measurement(data: Path, capsys: Capture) ->
 
 def test_tuning_writes_a_configuration_that_train_reads(data: Path, tmp_path: Path, capsys: Capture) -> None:
     space = tmp_path / "space.toml"
-    space.write_text('[[parameter]]\nname = "model.width"\nlow = 4\nhigh = 8\n')
+    space.write_text(
+        '[[parameter]]\nname = "model.width"\nlow = 4\nhigh = 8\n'
+        '[[parameter]]\nname = "contrast.temperature"\nlow = 0.1\nhigh = 0.9\n'
+    )
     words = ["tune", "--data", data, "--space", space, "--store-file", tmp_path / "study.journal", "--json", *QUICK]
-    done = kdiffe(capsys, *words, "--trials", "2", "--splits", "2")
+    done = kdiffe(capsys, *words, "--trials", "2", "--splits", "2", "--set", "contrast.weight=0")
     assert done.status == 0, done.err
+    assert "Not searched, since on synthetic they change nothing: contrast.temperature." in " ".join(done.err.split())
+    assert (done.json["left_out"], list(done.json["settings"])) == (["contrast.temperature"], ["model.width"])
     config = Path(done.json["config"])
     assert config == tmp_path / "study.toml"
     settings = read_settings(str(config))
@@ -64,6 +69,7 @@ def test_results_renders_records_and_checks_the_document(data: Path, tmp_path: P
     done = kdiffe(capsys, "results", "--records", folder, "--out", out, "--json")
     assert (done.json["records"], done.json["changed"]) == (len(read_records(folder / "r.jsonl")), True)
     assert "Weight of S, ξ" in out.read_text()
+    assert f"from the records in {folder}/;" in out.read_text()
     assert kdiffe(capsys, "results", "--records", folder, "--out", out, "--check").status == 0
     out.write_text(out.read_text() + "typed by hand\n")
     done = kdiffe(capsys, "results", "--records", folder, "--out", out, "--check")
@@ -103,6 +109,20 @@ def test_a_command_is_told_without_the_machine_s_paths() -> None:
     assert command_text("sweep", options) == "kdiffe sweep --data tiktok --config y.toml --set 'model.views=[1, 2]'"
 
 
+@pytest.mark.parametrize(("users", "is_there"), [(2, True), (1000, False)])
+def test_stability_beside_fewer_interactions_is_told_where_some_were_removed(
+    users: int, is_there: bool, data: Path, store: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.commands.faithfulness.FEWER", 0.3)  # of few interactions 1 % may be none
+    words = ["faithfulness", "--data", data, "--store", store, "--users", str(users), "--json"]
+    done = kdiffe(capsys, *words)
+    assert done.status == 0, done.err
+    stable = [record["value"] for record in done.json["records"] if record["parameter"] == "stability"]
+    assert stable == ["other walks", *(["fewer interactions"] if is_there else [])]
+    said = "30% fewer interactions is left out" in " ".join(done.err.split())
+    assert said is not is_there
+
+
 def test_faithfulness_makes_records_tables_and_figures(
     data: Path, store: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -114,6 +134,8 @@ def test_faithfulness_makes_records_tables_and_figures(
     kinds = {(r.parameter, r.value) for r in found}
     assert {("curves 2", "contribution"), ("curves 5", "random"), ("counterfactual", None)} <= kinds
     assert {("stability", "other walks"), ("retraining", "contribution"), ("retraining", "random")} <= kinds
+    removed = [r.facts["removed"] for r in found if r.value == "fewer interactions"]
+    assert all(count > 0 for count in removed)
     (checked,) = [r for r in found if r.parameter == "counterfactual"]
     assert checked.metrics["valid"] == checked.metrics["minimal"] == 1
     out = tmp_path / "out" / "results.md"

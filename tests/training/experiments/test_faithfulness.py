@@ -23,6 +23,7 @@ from training.experiments.faithfulness import (
     effect,
     fewer_interactions,
     follow,
+    is_fewer,
     other_walks,
     recency_of,
     scores_without,
@@ -163,6 +164,19 @@ def test_explanations_agree_with_themselves_and_less_with_those_of_another_graph
         found = agreement(scene, other, samples)
         assert found["l1"] > 0
         assert 0.3 < found["rank_correlation"] <= 1
+
+
+def test_a_graph_that_has_hardly_lost_an_interaction_is_not_one_with_fewer(scene: Scene) -> None:
+    everybody = list(range(scene.form.n_users))
+    none_removed = fewer_interactions(scene, 0.3, everybody, np.random.default_rng(0))
+    assert none_removed.n_interactions == scene.n_interactions
+    assert not is_fewer(scene, none_removed, 0.3)
+    fewer = fewer_interactions(scene, 0.3, [], np.random.default_rng(0))
+    removed = scene.n_interactions - fewer.n_interactions
+    half = 2 * removed / scene.n_interactions  # the share of which they are one half
+    assert is_fewer(scene, fewer, half)
+    assert not is_fewer(scene, fewer, half * 1.01)
+    assert not is_fewer(scene, none_removed, 0.0)
 
 
 def test_before_a_retraining_each_user_loses_what_its_explanation_names_first(artifact: Artifact, scene: Scene) -> None:

@@ -81,10 +81,10 @@ def test_walks_are_steps_times_walks() -> None:
     ("data", "sections", "idle"),
     [
         (CLIPS, {}, set()),
-        (CLIPS, {"contrast": {"weight": 0.0}}, {"q", "steps", "tau"}),
+        (CLIPS, {"contrast": {"weight": 0.0}}, {"q", "steps", "tau", "contrast.view"}),
         (CLIPS, {"contrast": {"view": "noise"}}, {"q", "steps"}),
         (CLIPS, {"diffusion": {"graph": "random"}}, {"steps"}),
-        (CLIPS, {"model": {"kind": "diffmm"}, "contrast": {"weight": 0.0}}, {"tau"}),
+        (CLIPS, {"model": {"kind": "diffmm"}, "contrast": {"weight": 0.0}}, {"tau", "contrast.view"}),
         (BARE, {}, {"q", "steps", "tau", "theta1"}),
         (BARE, {"contrast": {"view": "noise"}}, {"q", "steps"}),
     ],

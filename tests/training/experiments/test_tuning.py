@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.worlds import Recorder, clips, small
+from tests.training.worlds import Recorder, clips, small, without_graph
 from training.data.dataset import DataSet, Interactions
 from training.errors import ConfigurationError, TrainingError
 from training.experiments import tuning
 from training.experiments.spaces import Dimension, Space
-from training.experiments.tuning import Plan, Study, locked, objective_of, resplit
+from training.experiments.tuning import Plan, Study, idle_settings, locked, objective_of, resplit
 from training.fitting import Epoch, Fit
 from training.results import Results, read_records
 from training.selecting import Tables
@@ -217,6 +217,76 @@ def test_a_study_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
         pass
     with locked(tmp_path / "s"):
         pass
+
+
+# ---- settings that change nothing ------------------------------------------------------------------------------------
+
+BARE = replace(without_graph(CLIPS), features={})
+WIDTH = Dimension("model.width", 4, 8)
+KEPT = Dimension("diffusion.n_kept", 1, 8)
+WARMTH = Dimension("contrast.temperature", 0.1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "dimensions", "fixed", "idle"),
+    [
+        (CLIPS, (KEPT, WARMTH, WIDTH), {}, []),
+        (BARE, (KEPT, WARMTH, WIDTH), {}, ["diffusion.n_kept", "contrast.temperature"]),
+        # What has an effect with some values of another searched setting is searched.
+        (BARE, (KEPT, WARMTH, Dimension("contrast.view", choices=("generated", "noise"))), {}, ["diffusion.n_kept"]),
+        (BARE, (WARMTH,), {"contrast.view": "noise"}, []),
+        (CLIPS, (WARMTH, Dimension("contrast.weight", 0.0, 1.0)), {}, []),
+        (CLIPS, (WARMTH, WIDTH), {"contrast.weight": 0.0}, ["contrast.temperature"]),
+        (CLIPS, (KEPT, Dimension("model.kind", choices=("kdiffe", "diffmm"))), {"contrast.view": "noise"}, []),
+        (CLIPS, (KEPT, Dimension("model.knowledge", choices=(False, True))), {}, []),
+        (CLIPS, (KEPT, WIDTH), {"model.knowledge": False}, ["diffusion.n_kept"]),
+        (
+            CLIPS,
+            (Dimension("diffusion.n_steps", 2, 9), Dimension("diffusion.graph", choices=("random", "diffusion"))),
+            {},
+            [],
+        ),
+    ],
+)
+def test_only_what_changes_nothing_whatever_the_others_values_is_left_out(
+    data: DataSet, dimensions: tuple[Dimension, ...], fixed: dict[str, Any], idle: list[str]
+) -> None:
+    assert idle_settings(data, small(), Space(dimensions, fixed)) == idle
+
+
+def test_what_changes_nothing_is_not_searched_and_the_base_comes_first_all_the_same(hill: Hill, tmp_path: Path) -> None:
+    space = Space((WIDTH, replace(KEPT, low=6)))  # the base's 4 lies outside
+    study, _ = search(tmp_path / "s", 3, plan(data=BARE, space=space))
+    assert study.left_out == ["diffusion.n_kept"]
+    assert hill.calls[0][0] == replace(small(contrast={"weight": 0.9}), run=hill.calls[0][0].run)
+    assert {settings.diffusion.n_kept for settings, _ in hill.calls} == {4}
+    winner = study.winner()
+    assert winner is not None
+    assert list(winner.values) == ["model.width"]
+
+
+def test_a_search_of_nothing_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"none of its settings changes anything \(diffusion.n_kept\).*`plain`"
+    ):
+        Study(plan(data=BARE, space=Space((KEPT,))), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_study_that_searched_what_changes_nothing_goes_on(
+    hill: Hill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = plan(data=BARE, space=Space((WIDTH, KEPT)))
+    monkeypatch.setattr(tuning, "idle_settings", lambda *_: [])  # as it was before they were left out
+    search(tmp_path / "s", 2, of)
+    monkeypatch.undo()
+    monkeypatch.setattr(tuning, "train_on", hill)
+    study, _ = search(tmp_path / "s", 4, of)
+    assert len(hill.calls) == 4
+    winner = study.winner()
+    assert winner is not None
+    assert winner.n_trials == 4
+    assert winner.values.keys() <= {"model.width", "diffusion.n_kept"}
 
 
 def test_both_is_the_geometric_mean() -> None:

@@ -180,7 +180,7 @@ def test_the_graphs_alone_bring_an_earlier_x_back() -> None:
 def test_a_set_without_features_is_refused_with_what_to_do() -> None:
     data = checkerboard(8)
     state = attention_state(data, data.train, WalkSettings(2, 5, 0.15, 0), 1)
-    with pytest.raises(ConfigurationError, match=r"checkerboard has none.*train kdiffe"):
+    with pytest.raises(ConfigurationError, match=r"checkerboard has none: .*features/MODALITY.npy.*train kdiffe"):
         make_model(data, settings_of(), state, None, CPU)
 
 
