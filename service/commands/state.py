@@ -166,11 +166,7 @@ def compact(
         held = held_by_versions(models, opened.state_id)
     # Whoever asks why the log is still long: these would need it if they were activated.
     needing = [version for version, reached in held.items() if reached == position.compacted < position.last]
-    why = (
-        f" {', '.join(needing)} may need the rest: retrain, then prune."
-        if needing
-        else ""
-    )
+    why = f" {', '.join(needing)} may need the rest: retrain, then prune." if needing else ""
     told = f"The log begins at {position.compacted + 1} and ends at {position.last}.{why}"
     _tell(told, {**asdict(position), "needed_by": needing}, as_json)
 

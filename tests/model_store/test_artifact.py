@@ -188,7 +188,7 @@ def test_a_newer_format_and_other_walks_are_refused(artifact: Artifact) -> None:
         {"n_walks": 12},
         {"n_walks": 0, "walk_length": 50, "restart_probability": 0.15, "seed": 0},
         {"n_walks": [], "walk_length": 50, "restart_probability": 0.15, "seed": 0},
-        {"n_walks": float("inf"), "walk_length": 50, "restart_probability": 0.15, "seed": 0},
+        {"n_walks": 1e300, "walk_length": 50, "restart_probability": 0.15, "seed": 0},
     ],
 )
 def test_walks_that_cannot_be_walked_are_damage(artifact: Artifact, walks: dict[str, object]) -> None:
