@@ -35,6 +35,8 @@ from training.settings import DiffusionSettings
 
 # Most cells of the last step's dense rows, whatever `chunk` says: 256 MiB of them.
 _MAX_CELLS = 2**26
+# The least strength that a column counts with where columns are drawn.
+_WEAKEST = 1e-4
 
 _Rows = NDArray[np.int32]
 
@@ -225,7 +227,7 @@ class RowDiffusion:
 
         Returns:
             (n, E) with min(q, E) ones in each row that has ones in x_0, and none in the others; of equally strong
-            columns the first ones are kept.
+            columns the first ones are kept. With a draw temperature above 0 they are drawn instead (`perturbed`).
         """
         n_kept = min(n_kept, self.rows.n_columns)
         sizes = np.where(self.rows.sizes > 0, n_kept, 0)
@@ -234,8 +236,14 @@ class RowDiffusion:
             return SparseRows(indptr, np.zeros(0, np.int64), self.rows.n_columns)
         hidden = self._reverse(self._guide(guide), generator)
         at_once = max(1, min(self.settings.chunk, _MAX_CELLS // self.rows.n_columns))
-        kept = torch.cat([strongest_columns(self.denoiser.rows(part), n_kept) for part in torch.split(hidden, at_once)])
-        return SparseRows(indptr, kept.flatten().cpu().numpy(), self.rows.n_columns)
+        temperature = self.settings.draw_temperature
+        kept = []
+        for part in torch.split(hidden, at_once):
+            strengths = self.denoiser.rows(part)
+            if temperature > 0:
+                strengths = perturbed(strengths, temperature, generator)
+            kept.append(strongest_columns(strengths, n_kept))
+        return SparseRows(indptr, torch.cat(kept).flatten().cpu().numpy(), self.rows.n_columns)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and the optimiser's state: all that an epoch leaves behind."""
@@ -323,6 +331,23 @@ class RowDiffusion:
             end = min(begin + size, len(rows))
             first, last = int(begins[begin]), int(ends[end - 1])
             yield begin, end, Entries(columns[first:last], offsets[begin:end] - first, counts[begin:end])
+
+
+def perturbed(strengths: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Strengths with Gumbel noise: a row's q largest are a draw of q columns without replacement.
+
+    The first one is drawn in proportion to strength^(1/temperature), the next ones likewise of what is left (Kool, van
+    Hoof & Welling, "Stochastic Beams and Where to Find Them", ICML 2019). On a CPU the draws don't depend on how rows
+    are parted.
+
+    Args:
+        strengths: (b, E); what is below `_WEAKEST` counts as that much.
+        temperature: above 0; the larger, the less strength counts.
+        generator: draws the noise.
+    """
+    uniform = torch.rand(strengths.shape, generator=generator, device=generator.device).to(strengths.device)
+    gumbel = -torch.log(-torch.log(uniform))
+    return torch.log(strengths.clamp_min(_WEAKEST)) / temperature + gumbel
 
 
 def strongest_columns(strengths: Tensor, n_kept: int) -> Tensor:

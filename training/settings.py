@@ -115,6 +115,12 @@ class DiffusionSettings(_Checked):
         "diffusion", "How Ĝ_k is made: by the diffusion, or as a random thinning to as many edges (KDiffE_4)."
     )
     n_kept: int = setting(4, "Entities that Ĝ_k keeps of an item, q.", ge=1, le=4096)
+    draw_temperature: float = setting(
+        0.0,
+        "Ĝ_k's entities of an item are drawn anew at each rebuild, in proportion to the reconstruction to the power of "
+        "one over this; 0 keeps the q strongest (the paper's).",
+        ge=0.0,
+    )
     guided: bool = setting(True, "Whether the users' embeddings guide the denoiser (KDiffE_2: not).")
     guide_weight: float = setting(0.1, "Weight of the guidance term in the denoiser's loss.", ge=0.0)
     n_steps: int = setting(10, "Diffusion steps, T.", ge=1, le=10_000)

@@ -22,6 +22,7 @@ from training.row_diffusion import (
     SparseRows,
     kept_triplets,
     operations,
+    perturbed,
     random_thinning,
     seeded_generator,
     start_step,
@@ -207,10 +208,11 @@ def test_rows_without_ones_get_none_and_never_more_columns_than_there_are() -> N
     assert lists_of(empty.reconstruct(None, generator(), 2)) == [[], []]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_what_is_kept_does_not_depend_on_the_chunk(chunk: int) -> None:
+def test_what_is_kept_does_not_depend_on_the_chunk(chunk: int, temperature: float) -> None:
     rows, guide = random_rows(50, 30), drawn(50, GUIDE).float()
-    made = diffusion_of(rows, settings(chunk=64, batch_size=16))
+    made = diffusion_of(rows, settings(chunk=64, batch_size=16, draw_temperature=temperature))
     made.train_epoch(guide, None, generator())
     expected = lists_of(made.reconstruct(guide, generator(5), 3))
     made.settings = replace(made.settings, chunk=chunk)
@@ -350,6 +352,27 @@ def test_many_ties_are_ranked_as_a_full_sort_ranks_them() -> None:
     strengths = torch.randint(0, 4, (200, 37), generator=generator()).float()
     found = strongest_columns(strengths, 5)
     assert found.tolist() == [ranked(row, 5) for row in strengths.tolist()]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_drawn_columns_are_those_of_draws_without_replacement(temperature: float) -> None:
+    """20,000 rows of the same strengths; the probability of each pair by both orders; five deviations are allowed."""
+    strengths = torch.tensor([0.6, 0.3, 0.1, -5.0, 0.05])
+    n = 20_000
+    kept = strongest_columns(perturbed(strengths.expand(n, -1), temperature, generator()), 2)
+    counts = Counter(map(tuple, kept.tolist()))
+    weights = strengths.double().clamp_min(1e-4) ** (1 / temperature)
+    odds = (weights / weights.sum()).tolist()
+    for a in range(5):
+        for b in range(a + 1, 5):
+            expected = odds[a] * odds[b] / (1 - odds[a]) + odds[b] * odds[a] / (1 - odds[b])
+            assert abs(counts[a, b] - n * expected) <= 5 * math.sqrt(n * expected * (1 - expected)) + 1
+
+
+def test_a_graph_that_is_drawn_is_another_one_each_time() -> None:
+    made = diffusion_of(random_rows(200, 30), settings(draw_temperature=1.0, guided=False))
+    graphs = [lists_of(made.reconstruct(None, generator(seed), 3)) for seed in (1, 1, 2)]
+    assert graphs[0] == graphs[1] != graphs[2]
 
 
 def test_a_random_thinning_keeps_of_each_row_q_of_its_own_or_all_it_has() -> None:

@@ -58,6 +58,11 @@ VARIANTS: Mapping[str, Variant] = {
         ('diffusion.graph="random"',),
         diffuses,
     ),
+    "strongest": Variant(
+        "the reconstruction's strongest entities instead of drawn ones",
+        ("diffusion.draw_temperature=0.0",),
+        lambda d, s: diffuses(d, s) and s.diffusion.draw_temperature > 0,
+    ),
     "noise": Variant("noise in place of the generated graph", ('contrast.view="noise"',), has_second_view),
     "without knowledge": Variant("no knowledge graph", ("model.knowledge=false",), has_entities),
     "without multimodal": Variant(

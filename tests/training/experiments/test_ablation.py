@@ -14,9 +14,13 @@ from training.experiments.tables import ablation_rows
 CLIPS = clips()
 BARE = replace(without_graph(CLIPS), features={})
 NO_B = "fitted without B"
-USUAL = set(VARIANTS) - {"without multimodal", "plain readout"}
+USUAL = set(VARIANTS) - {"without multimodal", "plain readout", "strongest"}
 DIFFMM = {"kind": "diffmm", "views": ["knowledge", "multimodal"]}
-BOTH = small(model={"views": ["knowledge", "multimodal"], "readout_growth": 1.5}, contrast={"weight": 0.01})
+BOTH = small(
+    model={"views": ["knowledge", "multimodal"], "readout_growth": 1.5},
+    contrast={"weight": 0.01},
+    diffusion={"draw_temperature": 1.0},
+)
 
 
 def differing(one: object, two: object) -> dict[str, object]:
@@ -32,6 +36,7 @@ def differing(one: object, two: object) -> dict[str, object]:
         ("KDiffE_2", {"diffusion.guided": False}),
         ("KDiffE_3", {"contrast.weight": 0.0}),
         ("KDiffE_4", {"diffusion.graph": "random"}),
+        ("strongest", {"diffusion.draw_temperature": 0.0}),
         ("noise", {"contrast.view": "noise"}),
         ("without knowledge", {"model.knowledge": False}),
         ("without multimodal", {"model.views": ("knowledge",)}),
@@ -48,7 +53,14 @@ def test_a_variant_changes_its_own_settings_alone(name: str, expected: dict[str,
 @pytest.mark.parametrize(
     ("data", "sections", "there"),
     [
-        (CLIPS, {"model": {"views": ["knowledge", "multimodal"], "readout_growth": 1.5}}, set(VARIANTS)),
+        (
+            CLIPS,
+            {
+                "model": {"views": ["knowledge", "multimodal"], "readout_growth": 1.5},
+                "diffusion": {"draw_temperature": 1.0},
+            },
+            set(VARIANTS),
+        ),
         (CLIPS, {}, USUAL),
         (CLIPS, {"contrast": {"weight": 0.0}}, {"KDiffE_1", "without knowledge", NO_B}),
         (CLIPS, {"contrast": {"view": "noise"}}, {"KDiffE_1", "KDiffE_3", "without knowledge", NO_B}),
