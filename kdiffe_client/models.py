@@ -902,8 +902,8 @@ class Explanation(TypedDict):
     """A served score, taken apart: score = self + Σ contributions.
 
     Attributes:
-        score: As served; 0 for an item that has no vector until the next refresh.
-        strategy: How the user's lists are made; popular lists don't rank by this score.
+        score: As served; 0 for an item without a vector.
+        strategy: How the item stands in this list; popular ones don't rank by this score.
         rank: Among the unseen items; null for a seen item or one without a vector.
         self: What the user's own vector adds.
         contributions: The largest magnitude first.

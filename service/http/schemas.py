@@ -344,8 +344,8 @@ class Explanation(BaseModel):
     user_id: str
     item_id: str
     name: str | None
-    score: float = Field(description="As served; 0 for an item that has no vector until the next refresh.")
-    strategy: Strategy = Field(description="How the user's lists are made; popular lists don't rank by this score.")
+    score: float = Field(description="As served; 0 for an item without a vector.")
+    strategy: Strategy = Field(description="How the item stands in this list; popular ones don't rank by this score.")
     rank: int | None = Field(description="Among the unseen items; null for a seen item or one without a vector.")
     self: float = Field(description="What the user's own vector adds.")
     self_share: float
