@@ -37,6 +37,7 @@ CHUNK = 10_000
 BACKUP_VERSION = 1
 
 Read = Callable[[int, int], list[LogEntry]]
+Checked = Callable[[ChangeKind, Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,17 @@ def _line(entry: LogEntry, weights: Mapping[str, float]) -> dict[str, Any]:
 # ---- in --------------------------------------------------------------------------------------------------------------
 
 
+def with_plain_vectors(kind: ChangeKind, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record's content as it is.
+
+    Raises:
+        ValueError: an item's vector holds what no model can read.
+    """
+    if kind == "item":
+        check_vectors(content)
+    return content
+
+
 def import_lines(
     state: StateStore,
     path: Path,
@@ -145,7 +157,7 @@ def import_lines(
     *,
     batch: int = 1000,
     told: Callable[[int], None] = lambda _: None,
-    checked: Callable[[ChangeKind, Mapping[str, Any]], Mapping[str, Any]] = lambda _, content: content,
+    checked: Checked = with_plain_vectors,
 ) -> Imported:
     """Append a file's lines to the log. Lines with an idempotency key may be imported again: they count once.
 
@@ -193,7 +205,7 @@ def _parsed(
     line: bytes,
     where: str,
     now: float,
-    checked: Callable[[ChangeKind, Mapping[str, Any]], Mapping[str, Any]],
+    checked: Checked,
 ) -> Interaction | Change | tuple[str, float]:
     """What a line says: something for the log, or a type and its weight."""
     try:
@@ -214,8 +226,6 @@ def _parsed(
         if content is not None:
             if not isinstance(content, dict):
                 raise TypeError("content is an object")
-            if kind == "item":
-                check_vectors(content)
             content = checked(kind, content)
         return Change(kind, **ids, content=content, timestamp=timestamp, event_id=event_id)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from training.data.dataset import DataSet, Interactions
 from training.data.fingerprint import fingerprint
 from training.errors import ConfigurationError, ResultsError
 from training.evaluation import Evaluation, ItemFacts, Split, evaluate_fully
+from training.experiments.locks import claim
 from training.observer import Observer
 from training.results import Kind, Record, Results, UserValues, digest, machine, now
 from training.selecting import Tables
@@ -213,19 +213,14 @@ class Lab:
 
 @contextmanager
 def _own(folder: Path, results: Path | None) -> Iterator[None]:
-    """Keep a run's folder to one process; the kernel lets go of it when that one dies."""
+    """Keep a run's folder to one process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise ResultsError(f"--results {results}: {folder} can't be made ({error}).") from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"--results {results}: another kdiffe is at this run. Wait for it, or name another file."
-            ) from None
+        claim(descriptor, f"--results {results}: another kdiffe is at this run. Wait for it, or name another file.")
         yield
     finally:
         os.close(descriptor)

@@ -9,7 +9,6 @@ several: the set's own, and others drawn anew from its train and validation inte
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import time
@@ -31,6 +30,7 @@ from training.data.dataset import DataSet, Interactions
 from training.data.fingerprint import fingerprint
 from training.errors import ConfigurationError, TrainingError
 from training.experiments.lab import METRICS
+from training.experiments.locks import claim
 from training.experiments.parts import DECIDING, missing_part
 from training.experiments.spaces import Dimension, Space, value_of, with_settings
 from training.fitting import SELECTED_BY, WITH_TABLE
@@ -392,10 +392,7 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigurationError(f"--store-file {path}: can't be written ({error}). Name another file.") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigurationError(f"--store-file {path}: another kdiffe tune works on it.") from None
+        claim(file.fileno(), f"--store-file {path}: another kdiffe tune works on it.")
         yield
 
 
