@@ -21,7 +21,7 @@ from training.commands.recording import (
     splits_of,
 )
 from training.comparison import models_for
-from training.configuration import read_settings
+from training.configuration import read_settings, shipped_configurations
 from training.data.loading import load_data_set
 from training.errors import ConfigurationError
 from training.experiments.compare import Comparison, comparison_of
@@ -50,7 +50,10 @@ def compare(
     ] = None,
     model_config: Annotated[
         list[str] | None,
-        typer.Option("--model-config", help="DiffMM's own settings: diffmm=FILE; KDiffE's where they are left out."),
+        typer.Option(
+            "--model-config",
+            help="DiffMM's own settings: diffmm=FILE; left out, those shipped as CONFIG-diffmm, or else KDiffE's.",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -67,8 +70,8 @@ def compare(
 ) -> None:
     """Train every model for every seed, select on validation, report with and without B and test the differences."""
     splits = splits_of(split)
-    settings = settings_given(config, overrides, device)
-    own = {"kdiffe": settings, **_own_settings(model_config or [], settings)}
+    own = settings_by_model(config, overrides, device, model_config or [])
+    settings = own["kdiffe"]
     given = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
     options = {"data": data, "models": models, "seeds": seeds, "split": split, "config": config}
     command = command_text("compare", {**options, "model-config": model_config, "set": overrides})
@@ -76,7 +79,7 @@ def compare(
     with RunBars(console(), "comparison") as bars:
         loaded = load_data_set(data, settings.split)
         lab = Lab(loaded, records_file, bars, splits=splits, command=command)
-        runs = runs_of(models_for(given, loaded, settings, bars), seeds, own)
+        runs = runs_of(models_for(given, loaded, settings, bars), seeds, own, splits)
         records = run_all(lab, runs, bars)
         found = {name: comparison_of(lab, records, name) for name in splits}
     for name, comparison in found.items():
@@ -87,14 +90,24 @@ def compare(
         write_json({"data": data.name, "split": main, **answers[main], "splits": answers})
 
 
-def _own_settings(given: list[str], settings: TrainingSettings) -> dict[str, TrainingSettings]:
-    own = {}
-    for one in given:
+def settings_by_model(
+    config: str | None, overrides: list[str] | None, device: str, model_config: list[str]
+) -> dict[str, TrainingSettings]:
+    """Model → its settings: KDiffE's, and DiffMM's where a file names them or some are shipped beside KDiffE's.
+
+    Raises:
+        ConfigurationError: an option that is no `diffmm=FILE`, or settings that can't be read.
+    """
+    settings = settings_given(config, overrides, device)
+    found = {"kdiffe": settings}
+    if f"{config}-diffmm" in shipped_configurations():
+        found["diffmm"] = settings_given(f"{config}-diffmm", overrides, device)
+    for one in model_config:
         name, separator, source = one.partition("=")
         if not separator or name != "diffmm" or not source:
             raise ConfigurationError(f"--model-config {one!r}: expected diffmm=FILE.")
-        own[name] = replace(read_settings(source), run=settings.run, split=settings.split)
-    return own
+        found[name] = replace(read_settings(source), run=settings.run, split=settings.split)
+    return found
 
 
 def _answer(comparison: Comparison) -> dict[str, object]:

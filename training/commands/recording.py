@@ -12,7 +12,7 @@ from rich.table import Table
 from training.commands.options import check_device, with_option
 from training.configuration import read_settings
 from training.errors import ConfigurationError
-from training.experiments.lab import SPLITS, Lab, Run
+from training.experiments.lab import DRAWN, SPLITS, Lab, Run
 from training.experiments.progress import RunBars
 from training.experiments.tables import interval, p_value
 from training.results import Record
@@ -23,7 +23,14 @@ ResultsFile = Annotated[
     typer.Option("--results", help="Append records to this file (JSON lines) and skip the runs that stand in it."),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Seeds: run.seed, +1, ...", min=1)]
-SplitName = Annotated[str, typer.Option("--split", help="What is evaluated on: valid, test or both.")]
+SplitName = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        help="What is evaluated on: valid, test or both; or drawn, the validation split of another division for each "
+        "seed: the set's own for seed 0, for others train and valid drawn anew.",
+    ),
+]
 
 
 def settings_given(config: str | None, overrides: list[str] | None, device: str) -> TrainingSettings:
@@ -53,8 +60,8 @@ def splits_of(name: str) -> tuple[str, ...]:
     """
     if name == "both":
         return SPLITS
-    if name not in SPLITS:
-        raise ConfigurationError(f"--split {name!r}: choose valid, test or both.")
+    if name not in (*SPLITS, DRAWN):
+        raise ConfigurationError(f"--split {name!r}: choose valid, test, both or drawn.")
     return (name,)
 
 

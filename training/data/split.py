@@ -101,6 +101,26 @@ def split(data: DataSet, settings: SplitSettings | None = None, *, note: Note = 
     return replace(data, train=train, valid=valid, test=test)
 
 
+def resplit(data: DataSet, number: int) -> DataSet:
+    """Another division of the train and validation interactions; number 0 is the set's own. Test is left out.
+
+    Every user keeps as many validation interactions as the set gives them, drawn at random with the number as seed.
+    """
+    none = Interactions.empty()
+    if number == 0:
+        return replace(data, test=none)
+    pool = data.train.concatenate(data.valid)
+    drawn = np.random.default_rng(number).random(len(pool))
+    order = np.lexsort((drawn, pool.user_rows))
+    users = pool.user_rows[order]
+    counts = np.bincount(users, minlength=data.n_users)
+    place = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    wanted = np.bincount(data.valid.user_rows, minlength=data.n_users)
+    is_valid = np.zeros(len(pool), np.bool_)
+    is_valid[order] = place < wanted[users]
+    return replace(data, train=pool.take(~is_valid), valid=pool.take(is_valid), test=none)
+
+
 def parts_by_time(times: NDArray[np.float64], valid_share: float, test_share: float) -> NDArray[np.int8] | None:
     """Which split each interaction falls in, by one cut in time.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.comparison import MODELS, describe
-from training.experiments.lab import METRICS, Lab, Run
+from training.experiments.lab import DRAWN, METRICS, Lab, Run
 from training.experiments.pairs import Side, paired_records
 from training.results import Record
 from training.settings import TrainingSettings
@@ -66,23 +66,28 @@ def summary(records: Sequence[Record], figures: Sequence[Mapping[str, float]]) -
     return row
 
 
-def compare(names: Sequence[str], n_seeds: int, settings: Mapping[str, TrainingSettings]) -> list[Run]:
+def compare(
+    names: Sequence[str], n_seeds: int, settings: Mapping[str, TrainingSettings], splits: Sequence[str] = ()
+) -> list[Run]:
     """The runs of a comparison: each model, each seed.
 
     Args:
         names: names from `MODELS`.
         n_seeds: seeds of the models that draw: run.seed, +1, ...
         settings: model → settings; `kdiffe`'s count for who is not named.
+        splits: what they are evaluated on: with `drawn` every model has every seed, whose division it is, and runs of
+            one division stand together.
     """
+    is_drawn = DRAWN in splits
     runs = []
     for name in names:
         model = MODELS[name]
         own = settings.get(name, settings["kdiffe"])
         first = own.run.seed
         # A model that draws nothing is recorded under the first seed.
-        seeds = range(first, first + n_seeds) if model.draws else range(1)
+        seeds = range(first, first + n_seeds) if model.draws or is_drawn else range(1)
         runs += [Run("comparison", model, own, seed) for seed in seeds]
-    return runs
+    return sorted(runs, key=lambda run: run.seed) if is_drawn else runs
 
 
 def comparison_of(lab: Lab, records: Sequence[Record], split: str) -> Comparison:

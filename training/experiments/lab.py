@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from training.comparison import Candidate, Model, Task
 from training.data.dataset import DataSet, Interactions
 from training.data.fingerprint import fingerprint
+from training.data.split import resplit
 from training.errors import ConfigurationError, ResultsError
 from training.evaluation import Evaluation, ItemFacts, Split, evaluate_fully
 from training.experiments.locks import claim
@@ -30,6 +32,8 @@ from training.settings import TrainingSettings
 METRICS = ("recall@20", "ndcg@20")
 WITHOUT = " without B"
 SPLITS = ("valid", "test")
+# The validation split of a division of its own for each seed (`resplit`): told apart by the seed alone.
+DRAWN = "drawn"
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,19 @@ class Run:
         return f"{self.model.names[0]}{varied}, seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class _Division:
+    """A division of the interactions into splits.
+
+    Attributes:
+        tables: of it.
+        splits: name → what runs are evaluated on.
+    """
+
+    tables: Tables
+    splits: Mapping[str, Split]
+
+
 class Lab:
     """A data set, its splits prepared once, and the records."""
 
@@ -73,25 +90,26 @@ class Lab:
             data: the data set.
             results: where records are looked up and go.
             observer: is told about every phase.
-            splits: what runs are evaluated on, `valid` or `test` or both.
+            splits: what runs are evaluated on, `valid` or `test` or both; or `drawn` alone: a run is trained on the
+                division whose number is its seed, and evaluated on that division's validation split.
             command: what the user called, for the records.
 
         Raises:
             ConfigurationError: the set has no such split, or nothing to select on.
         """
         self.data, self.results, self.observer, self.command = data, results, observer, command
-        parts = {"valid": data.valid, "test": data.test}
+        parts = {"valid": data.valid, "test": data.test, DRAWN: data.valid}
         for name in dict.fromkeys(("valid", *splits)):
-            if name not in parts:
-                raise ConfigurationError(f"--split {name!r}: choose valid, test or both.")
+            if name not in parts or (name == DRAWN and len(splits) > 1):
+                raise ConfigurationError(f"--split {name!r}: choose valid, test, both or drawn.")
             if not len(parts[name]):
                 raise ConfigurationError(f"{data.name}: an experiment needs a {name} split, and it has none.")
         if not len(data.train):
             raise ConfigurationError(f"{data.name}: no train interactions: there is nothing to learn from.")
         self.fingerprint = fingerprint(data)
         self.machine = machine()
-        self._tables = Tables(data)
-        self.splits = {name: self._tables.split if name == "valid" else self._split(parts[name]) for name in splits}
+        self.splits = tuple(splits)
+        self._divisions: dict[int, _Division] = {}
         self._items = ItemFacts.of(data)
 
     def run(self, run: Run) -> list[Record]:
@@ -111,7 +129,7 @@ class Lab:
         with self._folder(blanks[0].key) as folder:
             began = time.monotonic()
             seeded = replace(run.settings, run=replace(run.settings.run, seed=run.seed))
-            task = Task(self._tables, seeded, self.observer, folder)
+            task = Task(self._division(run.seed).tables, seeded, self.observer, folder)
             candidates = list(run.model.train(task))
             seconds = time.monotonic() - began
             made = [
@@ -125,9 +143,11 @@ class Lab:
         """(n,) user ids and (s, n) the users' values in s records, None where one of them is lost."""
         found = [self.results.users(record.key) for record in records]
         kept = [users for users in found if users is not None and metric in users.values]
-        if not kept or len(kept) < len(found) or any(len(u.user_ids) != len(kept[0].user_ids) for u in kept):
+        if not kept or len(kept) < len(found):
             return None
-        return kept[0].user_ids, np.stack([users.values[metric] for users in kept])
+        # An item that stands twice can leave a user of one division without anything to find.
+        ids = reduce(np.intersect1d, [users.user_ids for users in kept])
+        return ids, np.stack([users.values[metric][np.isin(users.user_ids, ids)] for users in kept])
 
     def _of_base(self, records: Sequence[Record], base: str) -> list[Record]:
         """Records that stand, as part of what is varied now: less a part, a run is the same whatever the part was."""
@@ -165,7 +185,8 @@ class Lab:
         )
 
     def _record(self, blank: Record, candidate: Candidate, run: Run, seconds: float) -> tuple[Record, UserValues]:
-        split, history = self.splits[blank.split], self._tables.history
+        division = self._division(run.seed)
+        split, history = division.splits[blank.split], division.tables.history
         found = evaluate_fully(candidate.scores, split, history, self._items)
         values = {metric: found.users.values[metric] for metric in METRICS}
         without: dict[str, float] = {}
@@ -206,6 +227,16 @@ class Lab:
             shutil.rmtree(kept, ignore_errors=True)
         if kept.parent.is_dir() and not any(kept.parent.iterdir()):
             kept.parent.rmdir()
+
+    def _division(self, seed: int) -> _Division:
+        """What a run of a seed is trained and evaluated on; the last one alone is kept, as its tables are large."""
+        number = seed if DRAWN in self.splits else 0
+        if number not in self._divisions:
+            data = resplit(self.data, number) if DRAWN in self.splits else self.data
+            tables = Tables(data)
+            splits = {name: self._split(data.test) if name == "test" else tables.split for name in self.splits}
+            self._divisions = {number: _Division(tables, splits)}
+        return self._divisions[number]
 
     def _split(self, part: Interactions) -> Split:
         return Split.of(part, self.data.train, self.data.n_users, self.data.n_items)

@@ -44,7 +44,8 @@ figure comes about. Every model is selected on the validation split and ranks al
 interactions. `±` is the sample standard deviation over seeds. Differences are paired over users (a user's value is the
 mean over the seeds), with the 95 % interval of a bootstrap and the p of a t-test, Holm-adjusted over all comparisons of
 a table. B is the item-item table (docs/decisions/D10-item-item-table.md); `without B` is the same trained model with
-B = 0.
+B = 0. `drawn split`: each seed is trained and evaluated on a division of its own, whose train and validation
+interactions are drawn anew (for seed 0 the set's own).
 """
 RECORDS = Path("benchmarks/results")
 

@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from training.data.dataset import DataSet, Interactions
 from training.data.fingerprint import fingerprint
+from training.data.split import resplit
 from training.errors import ConfigurationError, TrainingError
 from training.experiments.lab import METRICS
 from training.experiments.locks import claim
@@ -357,26 +358,6 @@ def objective_of(metrics: Mapping[str, float], objective: Objective) -> float:
     if objective == "both":
         return float(np.sqrt(metrics["recall@20"] * metrics["ndcg@20"]))
     return float(metrics[objective])
-
-
-def resplit(data: DataSet, number: int) -> DataSet:
-    """Another division of the train and validation interactions; number 0 is the set's own. Test is left out.
-
-    Every user keeps as many validation interactions as the set gives them, drawn at random with the number as seed.
-    """
-    none = Interactions.empty()
-    if number == 0:
-        return replace(data, test=none)
-    pool = data.train.concatenate(data.valid)
-    drawn = np.random.default_rng(number).random(len(pool))
-    order = np.lexsort((drawn, pool.user_rows))
-    users = pool.user_rows[order]
-    counts = np.bincount(users, minlength=data.n_users)
-    place = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
-    wanted = np.bincount(data.valid.user_rows, minlength=data.n_users)
-    is_valid = np.zeros(len(pool), np.bool_)
-    is_valid[order] = place < wanted[users]
-    return replace(data, train=pool.take(~is_valid), valid=pool.take(is_valid), test=none)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.commands.runs import kdiffe, sets
+from training.commands.compare import settings_by_model
 from training.results import read_records
 
 Capture = pytest.CaptureFixture[str]
@@ -45,11 +46,22 @@ def test_three_seeds_are_the_default(data: Path, capsys: Capture) -> None:
     assert [line for line in done.err.splitlines() if "kdiffe" in line and "0, 1, 2" in line]
 
 
+def test_diffmm_has_the_settings_of_its_file_or_those_shipped_beside_kdiffe_s_or_kdiffe_s(tmp_path: Path) -> None:
+    shipped = settings_by_model("tiktok", ["run.seed=3", "item_item.per_row=7"], "cpu", [])
+    assert [shipped[name].model.kind for name in ("kdiffe", "diffmm")] == ["kdiffe", "diffmm"]
+    assert {(own.run.seed, own.run.device, own.item_item.per_row) for own in shipped.values()} == {(3, "cpu", 7)}
+    file = tmp_path / "own.toml"
+    file.write_text("[model]\nwidth = 5\n")
+    named = settings_by_model("tiktok", ["run.seed=3"], "cpu", [f"diffmm={file}"])["diffmm"]
+    assert (named.model.width, named.run.seed) == (5, 3)
+    assert list(settings_by_model("baby", [], "cpu", [])) == ["kdiffe"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--models", "nope"], "unknown ['nope']"),
-        (["--split", "train"], "--split 'train': choose valid, test or both"),
+        (["--split", "train"], "--split 'train': choose valid, test, both or drawn"),
         (["--model-config", "ease=x"], "expected diffmm=FILE"),
         (["--results", "/dev/null/r.jsonl"], "can't be written"),
         (["--device", "tpu"], "--device 'tpu'"),

@@ -25,6 +25,17 @@ def test_an_ablation_has_the_full_model_and_its_variants(data: Path, capsys: Cap
     assert "without multimodal" in " ".join(done.err.split())  # it is not there in the full model, which is said
 
 
+def test_an_ablation_of_drawn_splits_compares_over_all_of_them(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["ablate", "--data", data, "--variants", "KDiffE_1", "--seeds", "2", "--split", "drawn", "--json", *QUICK]
+    done = kdiffe(capsys, *words, "--results", tmp_path / "r.jsonl")
+    assert done.status == 0, done.err
+    assert done.json["split"] == "drawn"
+    assert {tuple(row["seed_values"]) for row in done.json["variants"].values()} == {(0, 1)}
+    runs = [record for record in read_records(tmp_path / "r.jsonl") if record.kind == "ablation"]
+    assert {record.split for record in runs} == {"drawn"}
+    assert {test["other"] for test in done.json["significance"]} >= {"KDiffE_1"}
+
+
 def test_a_sweep_has_a_row_a_value(data: Path, capsys: Capture) -> None:
     words = ["sweep", "--data", data, "--parameter", "walks", "--values", "5x2,3x1", "--json", *QUICK]
     done = kdiffe(capsys, *words)

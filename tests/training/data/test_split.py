@@ -1,8 +1,11 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
+from tests.training.worlds import clips
 from training.data.dataset import DataSet, Interactions
-from training.data.split import SplitSettings, n_cold, parts_by_time, parts_by_user, split
+from training.data.split import SplitSettings, n_cold, parts_by_time, parts_by_user, resplit, split
 from training.errors import ConfigurationError, DataError
 
 
@@ -147,3 +150,18 @@ def test_settings_out_of_bounds_are_refused(wrong):
 
 def test_no_interactions_split_into_nothing():
     assert len(split(data_set([], [])).test) == 0
+
+
+def test_a_resplit_keeps_all_pairs_and_each_user_s_number_of_validation_interactions():
+    def pairs(*parts):
+        return Counter((int(u), int(v)) for part in parts for u, v in zip(part.user_rows, part.item_rows, strict=True))
+
+    own_split = clips()
+    other = resplit(own_split, 1)
+    assert pairs(other.train, other.valid) == pairs(own_split.train, own_split.valid)
+    counts = [np.bincount(data.valid.user_rows, minlength=own_split.n_users).tolist() for data in (own_split, other)]
+    assert counts[0] == counts[1]
+    assert pairs(other.valid) != pairs(own_split.valid)
+    assert pairs(resplit(own_split, 1).valid) == pairs(other.valid) != pairs(resplit(own_split, 2).valid)
+    own = resplit(own_split, 0)
+    assert (own.train, own.valid, len(own.test)) == (own_split.train, own_split.valid, 0)

@@ -123,3 +123,13 @@ def test_a_split_with_items_of_one_user_has_a_table_and_no_paired_comparison() -
 def test_every_model_that_is_trained_unnamed_is_a_peer() -> None:
     unnamed = {name for name, model in comparison.MODELS.items() if not model.named_only}
     assert set(module.PEERS) == unnamed - {"kdiffe"}
+
+
+def test_on_drawn_splits_every_model_has_every_seed_and_a_division_s_runs_stand_together() -> None:
+    found = compare(["popularity", "kdiffe"], 2, {"kdiffe": small(run={"seed": 4})}, ("drawn",))
+    assert [(run.model.names[0], run.seed) for run in found] == [
+        ("popularity", 4),
+        ("kdiffe", 4),
+        ("popularity", 5),
+        ("kdiffe", 5),
+    ]

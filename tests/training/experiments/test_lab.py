@@ -3,16 +3,19 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE
 
+import numpy as np
 import pytest
 
 from tests.training.experiments.worlds import DATA, Lucky, N, lab
 from tests.training.worlds import Recorder, small
-from training.comparison import MODELS
-from training.data.dataset import Interactions
+from training.comparison import MODELS, Candidate, Model, Task
+from training.data.dataset import DataSet, Interactions
+from training.data.split import resplit
 from training.errors import ConfigurationError
 from training.experiments.lab import Run
 from training.results import Results, read_records
@@ -189,3 +192,37 @@ def test_users_that_are_lost_are_told(tmp_path: Path) -> None:
 def test_a_set_without_a_split_is_refused(data: object, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         lab(data=data)  # type: ignore[arg-type]
+
+
+def test_drawn_trains_and_evaluates_each_seed_on_the_division_of_its_number(tmp_path: Path) -> None:
+    seen: dict[int, DataSet] = {}
+
+    def knowing(task: Task) -> Iterator[Candidate]:
+        data = seen[task.settings.run.seed] = task.tables.data
+        scores = np.zeros((N, N), np.float32)
+        scores[data.valid.user_rows, data.valid.item_rows] = 1.0
+        yield Candidate("knowing", lambda users: scores[users].copy())
+
+    model = Model(knowing, ("knowing",), True, lambda _: {}, lambda _d, _s: "")
+    place = lab(Results(tmp_path / "r.jsonl"), splits=("drawn",))
+    records = [record for seed in (0, 3, 4) for record in place.run(Run("comparison", model, small(), seed))]
+    for seed, data in seen.items():
+        wanted = resplit(DATA, seed)
+        for part, other in ((data.train, wanted.train), (data.valid, wanted.valid)):
+            assert (part.user_rows.tolist(), part.item_rows.tolist()) == (
+                other.user_rows.tolist(),
+                other.item_rows.tolist(),
+            )
+    assert seen[0].valid == DATA.valid
+    # Every item that is to be found comes first, which is so in its own division alone.
+    assert [(r.seed, r.split, r.metrics["ndcg@20"]) for r in records] == [(s, "drawn", 1.0) for s in (0, 3, 4)]
+    assert len({record.fingerprint for record in records}) == 1
+    found = place.values(records, "ndcg@20")
+    assert found is not None
+    assert found[1].shape == (3, N)
+
+
+@pytest.mark.parametrize("splits", [("drawn", "valid"), ("nope",)])
+def test_drawn_stands_alone_and_other_names_are_refused(splits: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="choose valid, test, both or drawn"):
+        lab(splits=splits)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from training.data.dataset import DataSet, Interactions
 from training.errors import ConfigurationError, TrainingError
 from training.experiments import tuning
 from training.experiments.spaces import Dimension, Space
-from training.experiments.tuning import Plan, Study, idle_settings, locked, objective_of, resplit
+from training.experiments.tuning import Plan, Study, idle_settings, locked, objective_of
 from training.fitting import Epoch, Fit
 from training.results import Results, read_records
 from training.selecting import Tables
@@ -168,20 +167,6 @@ def test_each_split_has_a_seed_of_its_own_and_never_the_test_split(hill: Hill, t
     assert [settings.run.seed for settings, _ in hill.calls] == [0, 1, 2]
     assert [len(data.test) for _, data in hill.calls] == [0, 0, 0]
     assert len({data.valid.item_rows.tobytes() for _, data in hill.calls}) == 3
-
-
-def test_a_resplit_keeps_all_pairs_and_each_user_s_number_of_validation_interactions() -> None:
-    def pairs(*parts: Interactions) -> Counter[tuple[int, int]]:
-        return Counter((int(u), int(v)) for part in parts for u, v in zip(part.user_rows, part.item_rows, strict=True))
-
-    other = resplit(CLIPS, 1)
-    assert pairs(other.train, other.valid) == pairs(CLIPS.train, CLIPS.valid)
-    counts = [np.bincount(data.valid.user_rows, minlength=CLIPS.n_users).tolist() for data in (CLIPS, other)]
-    assert counts[0] == counts[1]
-    assert pairs(other.valid) != pairs(CLIPS.valid)
-    assert pairs(resplit(CLIPS, 1).valid) == pairs(other.valid) != pairs(resplit(CLIPS, 2).valid)
-    own = resplit(CLIPS, 0)
-    assert (own.train, own.valid, len(own.test)) == (CLIPS.train, CLIPS.valid, 0)
 
 
 @pytest.mark.parametrize(
