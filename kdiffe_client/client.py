@@ -14,6 +14,7 @@ from kdiffe_client import models
 from kdiffe_client.errors import UnavailableError
 from kdiffe_client.operations import AsyncOperations, Operations
 from kdiffe_client.request import (
+    DEFAULT_URL,
     Request,
     answer_of,
     built,
@@ -23,8 +24,6 @@ from kdiffe_client.request import (
     wait_before,
     with_ids,
 )
-
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 class Client(Operations):

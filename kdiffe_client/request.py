@@ -20,6 +20,7 @@ from kdiffe_client.errors import (
     UnreadableAnswerError,
 )
 
+DEFAULT_URL = "http://127.0.0.1:8000"
 # Longest wait before a request is sent again, and the first one where the service did not say how long.
 LONGEST_WAIT, FIRST_WAIT = 5.0, 0.1
 # POST requests that may be sent twice: they change nothing.
@@ -91,11 +92,28 @@ def settings(url: str, key: str | None, timeout: float) -> dict[str, Any]:
     """Arguments of httpx's clients.
 
     Raises:
-        InvalidRequestError: the key can't stand in a header.
+        InvalidRequestError: the key can't stand in a header, or the address is none of HTTP.
     """
     headers = {"Accept": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {_sendable(key)}"})
     # A slash at the end, so that a path below a proxy's prefix stays.
-    return {"base_url": f"{url.rstrip('/')}/", "headers": headers, "timeout": timeout}
+    return {"base_url": f"{_address(url).rstrip('/')}/", "headers": headers, "timeout": timeout}
+
+
+def _address(url: str) -> str:
+    """The service's address.
+
+    Raises:
+        InvalidRequestError: it is none of HTTP. What stands before an `@` may be a password and is not shown.
+    """
+    try:
+        parsed = httpx.URL(url)
+        is_http = parsed.scheme in ("http", "https") and parsed.host and (parsed.port or 0) < 2**16
+    except (httpx.InvalidURL, TypeError, UnicodeError):
+        is_http = False
+    if not is_http:
+        shown = repr(url) if "@" not in str(url) else "an address with an '@'"
+        raise InvalidRequestError(f"{shown} is no address of a service: expected one such as {DEFAULT_URL}.")
+    return url
 
 
 def built(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:

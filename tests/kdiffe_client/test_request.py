@@ -112,6 +112,23 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key):
     assert told.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:8000", "http://", "ftp://x", "http://[::1", "http://x:port", "http://x:70000", "http://a\nb", None],
+)
+def test_an_address_that_is_none_of_http_is_refused_by_name(url):
+    with pytest.raises(InvalidRequestError, match=r"expected one such as http://127\.0\.0\.1:8000") as told:
+        settings(url, None, 1.0)
+    assert repr(url) in str(told.value)
+
+
+def test_a_password_in_a_wrong_address_is_not_shown():
+    with pytest.raises(InvalidRequestError, match="an address with an '@'") as told:
+        settings("http://me:hush@x:port", None, 1.0)
+    assert "hush" not in str(told.value)
+    assert told.value.__context__ is None
+
+
 @pytest.mark.parametrize("content", [b"<html>log in</html>", b"", b'"\xff"'])
 def test_a_good_answer_that_is_no_json_is_not_the_service_s(content):
     with pytest.raises(UnreadableAnswerError, match="GET /x: the answer is 200, but no JSON") as told:
