@@ -14,7 +14,9 @@ Capture = pytest.CaptureFixture[str]
 def test_json_has_mean_deviation_and_seeds_of_every_model(data: Path, tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "r.jsonl"
     words = ["compare", "--data", data, "--models", "popularity, kdiffe,popularity", "--seeds", "2", "--json", *sets()]
-    words += ["--results", file, "--split", "both"]
+    own = tmp_path / "own.toml"
+    own.write_text("[model]\nwidth = 5\n")
+    words += ["--results", file, "--split", "both", "--model-config", f"diffmm={own}"]
     done = kdiffe(capsys, *words)
     assert done.status == 0, done.err
     assert len(done.out.splitlines()) == 1
@@ -33,7 +35,8 @@ def test_json_has_mean_deviation_and_seeds_of_every_model(data: Path, tmp_path: 
     assert "popularity" in done.err
 
     records = read_records(file)
-    assert all(str(data.parent) not in record.command for record in records)
+    assert all(str(place) not in record.command for record in records for place in (data.parent, tmp_path))
+    assert "--model-config diffmm=own.toml" in records[0].command
     assert records[0].command.startswith("kdiffe compare --data clips --models 'popularity, kdiffe,popularity'")
     assert kdiffe(capsys, *words).json == done.json
     assert read_records(file) == records  # nothing was run again
