@@ -75,8 +75,8 @@ def compare(
     settings = own["kdiffe"]
     given = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
     options = {"data": data, "models": models, "seeds": seeds, "split": split, "config": config}
-    own_files = [f"{name}={Path(source).name}" for name, _, source in (one.partition("=") for one in model_config or [])]
-    command = command_text("compare", {**options, "model-config": own_files, "set": overrides})
+    files = [f"diffmm={Path(one.removeprefix('diffmm=')).name}" for one in model_config or []]
+    command = command_text("compare", {**options, "model-config": files, "set": overrides})
     records_file = Results(results)
     with RunBars(console(), "comparison") as bars:
         loaded = load_data_set(data, settings.split)
