@@ -19,10 +19,11 @@ FAILURE_COUNTS = 60.0
 
 
 class _Waiting(NamedTuple):
-    """A batch, and the request that waits for it."""
+    """A batch, the request that waits for it, and how much of the log was applied before."""
 
     entries: Entries
     told: asyncio.Future[Appended]
+    applied: int
 
 
 class Intake:
@@ -67,12 +68,12 @@ class Intake:
 
         Raises:
             NotReadyError: no model is served, it no longer follows the log, it lags too far behind, or the batch is
-                safe on disk but not applied in time.
+                safe on disk but not applied (in time, or as the log was set back).
             StateError: the batch can't be written.
         """
         self._check_writable()
         told: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._gathering.append(_Waiting(entries, told))
+        self._gathering.append(_Waiting(entries, told, self._registry.applied))
         if not self._writing:
             self._writing = True
             self._spawn_write()
@@ -149,6 +150,12 @@ class Intake:
             if waiting.told.done():  # the request is gone
                 continue
             failure = future.exception() or late
+            if failure is None and (told := future.result()).accepted and told.sequence <= waiting.applied:
+                failure = NotReadyError(
+                    f"The interactions are safe on disk (up to {told.sequence}) but not applied: {waiting.applied} was "
+                    "applied before, so the state was set back. Restore it from a backup, or restart the service, "
+                    "which goes on with what the log holds then."
+                )
             if failure is None:
                 waiting.told.set_result(future.result())
             else:

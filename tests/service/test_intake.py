@@ -170,6 +170,24 @@ def test_what_is_durable_and_not_applied_in_time_says_so(world):
     asyncio.run(run())
 
 
+def test_what_a_log_that_was_set_back_takes_is_not_told_to_be_applied(world):
+    async def take(*names: str) -> list[object]:
+        asked = [asyncio.create_task(world.intake.take(one(name))) for name in names]
+        await until(lambda: world.state.submitted[-1:] == [names[-1]])
+        world.state.finish()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert asyncio.run(take("a", "b")) == [Appended(1, 0, 1), Appended(1, 0, 2)]
+    emptied = SlowState()
+    world.intake = Intake(emptied, Followed(world.follower), max_lag=100, apply_timeout=20)
+    world.state = emptied  # which the follower has not looked at yet
+    [told] = asyncio.run(take("c"))
+    assert isinstance(told, NotReadyError)
+    assert "set back" in str(told)
+    assert "up to 1" in str(told)
+    assert len(emptied.read(0, 10)) == 1
+
+
 class Stuck:
     """A follower that applies nothing."""
 
