@@ -240,6 +240,8 @@ def _weights_of(
 ) -> NDArray[np.float64] | None:
     """(n,) weights of pairs: the log's word, else the version's, else 1. None where all are 1.
 
+    Of a log whose begin was compacted, the version holds what is gone: the heavier of the two counts then.
+
     Args:
         artifact: the version.
         later: what the log says since.
@@ -253,12 +255,15 @@ def _weights_of(
         for user, item, weight in zip(
             *(artifact.array(f"weighed.{name}") for name in ("user_rows", "item_rows", "weights")), strict=True
         ):
-            row = users.get(str(user_ids[user]))
-            if row is not None:
+            user_id = str(user_ids[user])
+            row = users.get(user_id)
+            if row is not None and user_id not in later.erased:
                 known[row, items[str(item_ids[item])]] = float(weight)
     for user_id, item_id in later.added:
         pair = (users[user_id], items[item_id])
         weight = later.weights.get((user_id, item_id), 1.0)
+        if not later.is_whole and (user_id, item_id) not in later.ended:
+            weight = max(weight, known.get(pair, weight))
         if weight != 1.0 or pair in known:
             known[pair] = weight
     weights = np.array([known.get((user, item), 1.0) for user, item in pairs.tolist()]) if known else np.ones(0)

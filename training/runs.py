@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -95,6 +96,7 @@ def train_on(
         refit: fit again on all splits, for the selected epochs and with the selected table.
         tables: of this data, where several runs share them.
     """
+    _begin(folder, resume)
     mark = fingerprint(data)
     selecting = Part(observer, 1 - REFIT_SHARE) if refit else observer
     trained = train_kdiffe(
@@ -160,6 +162,7 @@ def retrain(
         ConfigurationError: the settings don't fit the data or the machine.
         DataError: nothing to train on.
     """
+    _begin(folder, resume)
     manifest = artifact.manifest
     settings, own_settings = _as_retrained(settings), _as_retrained(own_settings or settings)
     data = data_set_of(artifact, later)
@@ -192,6 +195,13 @@ def retrain(
         sequence=sequence,
         report=partial(refitted, _report_of(artifact, observer), trained, data, mark),
     )
+
+
+def _begin(folder: Path, resume: bool) -> None:
+    """Remove an earlier run's checkpoints unless they are wanted: a later `resume` would find them beside its own."""
+    if not resume:
+        for part in ("select", "refit", "trial", "before"):
+            shutil.rmtree(folder / part, ignore_errors=True)
 
 
 def _as_retrained(settings: TrainingSettings) -> TrainingSettings:

@@ -89,13 +89,24 @@ def choose_device(wanted: str) -> torch.device:
 def knowledge_of(
     data: DataSet, settings: TrainingSettings
 ) -> tuple[KnowledgeGraph | None, Mapping[str, NDArray[np.float32]]]:
-    """The knowledge graph that the model aggregates over, with entities made from features where asked for (D1)."""
+    """The knowledge graph that the model aggregates over, with entities made from features where asked for (D1).
+
+    Raises:
+        ConfigurationError: a relation of the data's graph is called like a modality that entities are made from: a
+            version could not tell the two apart.
+    """
     if not settings.model.knowledge or settings.model.kind != "kdiffe":
         return None, {}
     entities = settings.entities
     make = entities.source == "always" or (entities.source == "auto" and data.knowledge is None)
     if not make or not data.features:
         return data.knowledge, {}
+    taken = sorted(data.features.keys() & set([] if data.knowledge is None else data.knowledge.relation_ids.tolist()))
+    if taken:
+        raise ConfigurationError(
+            f"{data.name}: {taken[0]!r} is both a relation of the knowledge graph and a modality that entities are "
+            f"made from. Rename one of them, or leave entities.source = {entities.source!r} away."
+        )
     made, codebooks = entities_from_features(
         data.features, n_centroids=entities.n_centroids, n_nearest=entities.n_nearest, seed=settings.run.seed
     )

@@ -270,6 +270,14 @@ def test_weights_of_the_log_are_the_data_s_and_go_on_in_the_next_version(graph: 
 
     again = published(weighed, train_kdiffe(weighed, trained.settings, Silence(), fixed_epochs=1), tmp_path)
     assert weights_of(data_set_of(again)) == {first: 3.0, second: 0.0, new: 2.5}
+    # A log that is whole has all that was ever done; what was compacted of one, the version holds.
+    plain = {"added": (first, second, new)}
+    assert weights_of(data_set_of(again, Log(**plain, is_whole=True))) == {}
+    assert weights_of(data_set_of(again, Log(**plain))) == {first: 3.0, new: 2.5}
+    assert weights_of(data_set_of(again, Log(**plain, weights={new: 4.0}))) == {first: 3.0, new: 4.0}
+    assert weights_of(data_set_of(again, Log(**plain, ended=frozenset({first})))) == {new: 2.5}
+    back = Log(**plain, erased=frozenset({"new-user"}))
+    assert weights_of(data_set_of(again, back)) == {first: 3.0}
     later = Log((second, third), removed=frozenset({first}), weights={third: 4.0})
     assert weights_of(data_set_of(again, later)) == {third: 4.0, new: 2.5}
     gone = Log((), erased=frozenset({erased[0], "new-user"}))

@@ -10,6 +10,7 @@ import pytest
 
 from tests.training.worlds import Recorder, clips, matrix_of, small, valid_split, without_graph
 from training.configuration import settings_from
+from training.data.assembly import knowledge_graph
 from training.data.dataset import DataSet, Interactions
 from training.errors import CheckpointError, ConfigurationError
 from training.evaluation import evaluate, interaction_matrix, scores_of
@@ -282,6 +283,15 @@ def test_without_knowledge_items_are_not_aggregated() -> None:
     assert result.encoders == {}
     lengths = np.linalg.norm(result.base[DATA.n_users :], axis=1)
     assert not np.allclose(lengths, 1, atol=1e-3)  # (2) would have made every length 1
+
+
+def test_a_relation_that_is_called_like_a_modality_and_entities_from_features_are_refused() -> None:
+    modality = next(iter(DATA.features))
+    graph = knowledge_graph(np.array([0, 1], np.int32), [modality, "genre"], ["x", "y"])
+    data = replace(DATA, knowledge=graph)
+    with pytest.raises(ConfigurationError, match=f"{modality!r} is both a relation"):
+        knowledge_of(data, small(entities={"source": "always"}))
+    assert knowledge_of(data, small(entities={"source": "auto"})) == (graph, {})
 
 
 def test_shared_negatives_train_as_well() -> None:

@@ -21,6 +21,7 @@ from training.configuration import settings_from
 from training.data.dataset import DataSet
 from training.data.fingerprint import fingerprint
 from training.data.loading import load_data_set
+from training.errors import ConfigurationError
 from training.experiments.faithfulness import (
     ORDERS,
     Scene,
@@ -163,6 +164,9 @@ def _fixed(artifact: Artifact, data: DataSet, count: int, seed: int, bars: RunBa
             f"{int(np.count_nonzero(scene.degrees))} users are looked at, and of the others' interactions only "
             f"{removed} were removed, of {scene.n_interactions} in all. Look at fewer: --users."
         )
+    if not samples:
+        others.clear()
+        bars.note("Stability is left out: nobody that was looked at has two interactions.")
     for name, other in others.items():
         facts = {"n": len(samples), "share": FEWER, "removed": scene.n_interactions - other.n_interactions}
         made.append(_made(blank, "stability", name, agreement(scene, other, samples), facts, 0.0))
@@ -180,6 +184,8 @@ def _retrained(
     bars.runs(0, len(RETRAINED) + 1)
     scene = _trained(data, settings, bars)
     samples = draw(scene, count, np.random.default_rng([seed, 3]), k=1, least=2)
+    if not samples:
+        raise ConfigurationError(f"{data.name}: nobody that was looked at has two interactions to take one from.")
     made = []
     for done, name in enumerate(RETRAINED, 1):
         bars.runs(done, len(RETRAINED) + 1)

@@ -55,7 +55,7 @@ def tune(
     chosen = with_option(with_option(overrides, "run.device", None if device == "auto" else device), "run.seed", seed)
     settings = read_settings(config, chosen)
     searched = read_space(space, settings)
-    winner_file = out or store_file.with_suffix(".toml")
+    winner_file = _winner_file(out, store_file, config, space)
     records_file = Results(results)
     options = {"data": data, "space": space, "trials": trials, "splits": splits, "objective": objective}
     command = command_text(
@@ -103,6 +103,30 @@ def tune(
                 "config": str(winner_file),
             }
         )
+
+
+def _winner_file(out: Path | None, store_file: Path, config: str | None, space: str) -> Path:
+    """Where the winner goes: never over what the search is made of, nor over somebody's own file unasked.
+
+    Raises:
+        ConfigurationError: it would.
+    """
+    path = out or store_file.with_suffix(".toml")
+    way_out = "Name another file with --out."
+    used = {"--store-file": store_file, "--config": Path(config or ""), "--space": Path(space)}
+    for option, file in used.items():
+        if path.resolve() == file.resolve():
+            raise ConfigurationError(f"{option} {file}: the winner would be written over it. {way_out}")
+    if out is None and path.is_file():
+        try:
+            is_own = "\n# kdiffe tune " in path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            is_own = False
+        if not is_own:
+            raise ConfigurationError(
+                f"{path}: the winner would be written over it, and kdiffe tune did not write it. {way_out}"
+            )
+    return path
 
 
 def _write(winner: Winner | None, path: Path, name: str, command: str) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from training.data.assembly import Note, log_note
@@ -64,6 +65,9 @@ def read_data_set(
     if not len(data.train):
         threshold = "" if min_rating is None else f" with a rating of at least {min_rating}"
         raise DataError(f"{path}: there is no interaction to learn from{threshold}.")
+    if data.knowledge is not None and not len(data.knowledge):
+        note(f"{path}: the knowledge graph has no triplet of the set's items, so there is none.")
+        data = replace(data, knowledge=None)
     return data if split is None else split_data(data, split, note=note)
 
 

@@ -30,6 +30,8 @@ class Log:
         records: item id → what was told of it last, in the order of the items' first records.
         withdrawn: ids of the items that were withdrawn last.
         weights: weight of each pair of `added` that has another one than 1: the heaviest of its interactions' types.
+        ended: pairs that were removed at some time, whether or not they came back.
+        is_whole: whether it begins with the first entry: nothing that it follows was compacted.
     """
 
     added: tuple[Pair, ...] = ()
@@ -38,6 +40,8 @@ class Log:
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     withdrawn: frozenset[str] = frozenset()
     weights: Mapping[Pair, float] = field(default_factory=dict)
+    ended: frozenset[Pair] = frozenset()
+    is_whole: bool = False
 
 
 def read_log(path: Path) -> Log:
@@ -52,6 +56,8 @@ def read_log(path: Path) -> Log:
     erased: set[str] = set()
     records: dict[str, Mapping[str, Any]] = {}
     withdrawn: set[str] = set()
+    ended: set[Pair] = set()
+    is_whole = False
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
@@ -59,6 +65,7 @@ def read_log(path: Path) -> Log:
                     continue
                 try:
                     raw = _object(line)
+                    is_whole |= raw.get("sequence") == 1
                     kind = raw.get("kind", "interaction")
                     if kind == "interaction":
                         pair = (_id(raw, "user_id"), _id(raw, "item_id"))
@@ -69,6 +76,7 @@ def read_log(path: Path) -> Log:
                         pair = (_id(raw, "user_id"), _id(raw, "item_id"))
                         added.pop(pair, None)
                         removed.add(pair)
+                        ended.add(pair)
                     elif kind == "erasure":
                         user_id = _id(raw, "user_id")
                         for pair in pairs_of.pop(user_id, ()):
@@ -95,7 +103,16 @@ def read_log(path: Path) -> Log:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error}).") from None
     weights = {pair: weight for pair, weight in added.items() if weight != 1.0}
-    return Log(tuple(added), frozenset(removed), frozenset(erased), records, frozenset(withdrawn), weights)
+    return Log(
+        tuple(added),
+        frozenset(removed),
+        frozenset(erased),
+        records,
+        frozenset(withdrawn),
+        weights,
+        frozenset(ended),
+        is_whole,
+    )
 
 
 def _object(line: str) -> dict[str, Any]:

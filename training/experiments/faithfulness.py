@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from model_store.serving_form import ServingForm, score_rows
 from model_store.standing import Standing
 from model_store.trials import Trials
 from model_store.walks import WalkSettings
-from training.data.dataset import DataSet
+from training.data.dataset import DataSet, Interactions
 from training.observer import Observer
 
 # An explanation's order, and those that it is compared with.
@@ -178,7 +179,10 @@ Recency = Callable[[int, NDArray[np.int32]], NDArray[np.integer]]
 
 
 def recency_of(data: DataSet, user_rows: NDArray[np.int32], item_rows: NDArray[np.int32], n_items: int) -> Recency:
-    """Positions by time, or in the file where the set brings no time.
+    """Positions by time; without times in the files, train before valid before test.
+
+    A version that was refitted holds the interactions of all splits, a retrained one those of its log as well: these
+    are newer than the files.
 
     Args:
         data: the set.
@@ -186,9 +190,10 @@ def recency_of(data: DataSet, user_rows: NDArray[np.int32], item_rows: NDArray[n
         item_rows: (J,) its items' rows in the model.
         n_items: J of the model.
     """
-    train = data.train
-    order = np.arange(len(train)) if train.timestamps is None else np.argsort(train.timestamps, kind="stable")
-    keys = user_rows[train.user_rows[order]].astype(np.int64) * n_items + item_rows[train.item_rows[order]]
+    parts = [part for part in (data.train, data.valid, data.test) if len(part)]
+    every = reduce(Interactions.concatenate, parts, parts.pop(0) if parts else Interactions.empty())
+    order = np.arange(len(every)) if every.timestamps is None else np.argsort(every.timestamps, kind="stable")
+    keys = user_rows[every.user_rows[order]].astype(np.int64) * n_items + item_rows[every.item_rows[order]]
     sorting = np.argsort(keys, kind="stable")
     sorted_keys = keys[sorting]
 
@@ -196,7 +201,7 @@ def recency_of(data: DataSet, user_rows: NDArray[np.int32], item_rows: NDArray[n
         wanted = np.int64(user) * n_items + items
         last = np.searchsorted(sorted_keys, wanted, side="right") - 1
         there = (last >= 0) & (sorted_keys[np.maximum(last, 0)] == wanted)
-        return np.where(there, sorting[np.maximum(last, 0)], -1)
+        return np.where(there, sorting[np.maximum(last, 0)], len(every))
 
     return positions
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -225,7 +225,7 @@ class Lab:
         with _own(kept, self.results.path):
             yield kept
             shutil.rmtree(kept, ignore_errors=True)
-        if kept.parent.is_dir() and not any(kept.parent.iterdir()):
+        with suppress(OSError):  # another process's run has its folder there
             kept.parent.rmdir()
 
     def _division(self, seed: int) -> _Division:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from training.data.dataset import DataSet
+from training.item_item import resolved_method
 from training.settings import TrainingSettings
 
 IsThere = Callable[[DataSet, TrainingSettings], bool]
@@ -78,6 +79,17 @@ def _may_make_entities(data: DataSet, settings: TrainingSettings) -> bool:
     return makes_entities(data, replace(settings, entities=replace(settings.entities, source="always")))
 
 
+def _makes_table(*methods: str) -> IsThere:
+    """Whether B is made, and by one of these methods."""
+
+    def is_there(data: DataSet, settings: TrainingSettings) -> bool:
+        table = settings.item_item
+        return table.is_wanted and (not methods or resolved_method(table, data.n_items) in methods)
+
+    return is_there
+
+
+_REGRESSION = Part("regression of items", "item_item.method = 'auto', 'ease' or 'local'", _makes_table("ease", "local"))
 _SECOND = "a knowledge graph or features, contrast.weight above 0 and contrast.view = 'generated'"
 _CONTRAST = "contrast.weight above 0 and a knowledge graph or features, or contrast.view = 'noise'"
 _FEATURES = "model.kind = 'kdiffe' and features of the items"
@@ -91,6 +103,8 @@ _of_diffmm = Part(
     lambda d, s: not is_kdiffe(s) and bool(d.features),
 )
 
+# Sections that no experiment varies: seeds are its own, and the data are read and divided once.
+UNVARIED = ("run", "split")
 # Settings of a part that a model may not have; a section's name stands for all the rest of its settings.
 PARTS: Mapping[str, Part] = {
     "contrast.weight": Part("contrast", _CONTRAST, _contrasts_if_weighed),
@@ -127,16 +141,37 @@ PARTS: Mapping[str, Part] = {
         lambda d, s: is_kdiffe(s) and "multimodal" in s.model.views and bool(d.features),
     ),
     "multimodal": _of_diffmm,
+    "walks": Part("attention matrix S", "model.similarity_weight above 0", lambda _, s: s.model.similarity_weight > 0),
+    "item_item.method": Part(
+        "item-item table B", "item_item.weight other than 0", lambda _, s: s.item_item.weight != 0
+    ),
+    "item_item.weight": Part(
+        "item-item table B", "item_item.method other than 'none'", lambda _, s: s.item_item.method != "none"
+    ),
+    "item_item.l2": _REGRESSION,
+    "item_item.user_exponent": _REGRESSION,
+    "item_item.target_exponent": _REGRESSION,
+    "item_item.two_hop_weight": _REGRESSION,
+    "item_item.content_gram": _REGRESSION,
+    "item_item.n_candidates": Part("regression in neighborhoods", "item_item.method = 'local'", _makes_table("local")),
+    "item_item.beta": Part("RP3β", "item_item.method = 'rp3beta'", _makes_table("rp3beta")),
+    "item_item": Part(
+        "item-item table B", "item_item.method other than 'none' and item_item.weight other than 0", _makes_table()
+    ),
 }
 # The settings that `PARTS` looks at.
 DECIDING = (
     "model.kind",
     "model.knowledge",
     "model.views",
+    "model.similarity_weight",
     "entities.source",
     "contrast.weight",
     "contrast.view",
     "diffusion.graph",
+    "item_item.method",
+    "item_item.weight",
+    "item_item.exact_items",
 )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from training.configuration import settings_from
 from training.errors import ConfigurationError
+from training.experiments.parts import UNVARIED
 from training.settings import TrainingSettings
 
 _FOLDER = "configurations/spaces"
@@ -49,7 +50,8 @@ class Dimension:
         if self.choices:
             return value in self.choices
         assert self.low is not None and self.high is not None  # noqa: S101, PT018
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        is_number = isinstance(value, int) or (isinstance(value, float) and not self.is_whole)
+        return is_number and self.low <= value <= self.high  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,14 @@ def read_space(source: str, base: TrainingSettings) -> Space:
     twice = sorted({name for name in names if names.count(name) > 1} | (set(names) & set(fixed)))
     if twice:
         raise ConfigurationError(f"--space {source}: {twice[0]} stands there twice.")
+    for name in (*names, *fixed):
+        if name.partition(".")[0] in UNVARIED:
+            raise ConfigurationError(
+                f"--space {source}: {name} is no setting of a trial: a study divides its data once and has one seed. "
+                "Give it with --set."
+            )
     with_settings(base, fixed, f"--space {source}")
+    dimensions = tuple(_of_its_kind(dimension, base) for dimension in dimensions)
     for dimension in dimensions:
         for value in dimension.ends():
             with_settings(base, {**fixed, dimension.name: value}, f"--space {source}")
@@ -164,6 +173,16 @@ def _dimension(raw: object, source: str) -> Dimension:
     if not low < high or not isinstance(log, bool) or (log and low <= 0):
         raise ConfigurationError(f"{where}: low must be below high, and above 0 where log is true.")
     return Dimension(raw["name"], low, high, log)
+
+
+def _of_its_kind(dimension: Dimension, base: TrainingSettings) -> Dimension:
+    """The dimension with bounds of its setting's kind: TOML's `0` and `1` are whole, a weight between them is not."""
+    section, _, key = dimension.name.partition(".")
+    held = asdict(base).get(section, {})
+    if dimension.choices or not isinstance(held, dict) or not isinstance(held.get(key), float):
+        return dimension
+    assert dimension.low is not None and dimension.high is not None  # noqa: S101, PT018
+    return replace(dimension, low=float(dimension.low), high=float(dimension.high))
 
 
 def _flat(raw: object, path: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from training.data.dataset import DataSet
 from training.errors import ConfigurationError
 from training.experiments.ablation import changed
 from training.experiments.lab import Run
-from training.experiments.parts import missing_part
+from training.experiments.parts import UNVARIED, missing_part
 from training.results import digest
 from training.settings import TrainingSettings
 
@@ -105,7 +105,13 @@ def check_effect(data: DataSet, settings: TrainingSettings, name: str) -> None:
     Raises:
         ConfigurationError: it has no effect.
     """
-    part = missing_part(data, settings, parameter_of(name, settings).settings[0])
+    swept = parameter_of(name, settings).settings[0]
+    if swept.partition(".")[0] in UNVARIED:
+        raise ConfigurationError(
+            f"--parameter {name}: every value gives the same model, since a sweep divides its data once and has seeds "
+            "of its own. Use --seeds, --split drawn, or a command for each value."
+        )
+    part = missing_part(data, settings, swept)
     if part is not None:
         raise ConfigurationError(
             f"--parameter {name}: on {data.name} this model has no {part.name}, so every value gives the same model. "
@@ -123,13 +129,12 @@ def sweep(settings: TrainingSettings, name: str, values: Sequence[Value], n_seed
         n_seeds: seeds: run.seed, +1, ...
     """
     parameter = parameter_of(name, settings)
-    model = MODELS[settings.model.kind]
     base = _held(settings, parameter.settings)
     all_changed = [changed(settings, overrides_of(parameter, value)) for value in values]
     if len(parameter.settings) == 1:  # as the settings hold it: 1 and 1.0 are one value
         values = [_held_value(one, parameter.settings[0]) for one in all_changed]
     return [
-        Run("sweep", model, one, seed, name, value, base)
+        Run("sweep", MODELS[one.model.kind], one, seed, name, value, base)
         for seed in range(settings.run.seed, settings.run.seed + n_seeds)
         for value, one in zip(values, all_changed, strict=True)
     ]

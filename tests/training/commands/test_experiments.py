@@ -73,6 +73,38 @@ def test_tuning_writes_a_configuration_that_train_reads(data: Path, tmp_path: Pa
     assert kdiffe(capsys, *words).status == 0
 
 
+@pytest.mark.parametrize("option", ["--store-file", "--config", "--space"])
+def test_a_winner_is_written_over_nothing_that_the_search_is_made_of(
+    option: str, data: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[parameter]]\nname = "model.width"\nlow = 4\nhigh = 8\n' if option == "--space" else "# mine\n")
+    before = mine.read_text()
+    store_file = mine if option == "--store-file" else tmp_path / "mine.journal"
+    words = ["tune", "--data", data, "--trials", "1", "--store-file", store_file]
+    done = kdiffe(capsys, *words, *([] if option == "--store-file" else [option, mine]))
+    assert done.status == 1
+    assert f"{option} {mine}: the winner would be written over it" in " ".join(done.err.split())
+    assert mine.read_text() == before
+
+
+def test_a_winner_is_not_written_over_somebody_s_file_unasked(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("# mine\n")
+    done = kdiffe(capsys, "tune", "--data", data, "--trials", "1", "--store-file", tmp_path / "mine.journal")
+    assert done.status == 1
+    assert "kdiffe tune did not write it" in " ".join(done.err.split())
+    assert mine.read_text() == "# mine\n"
+    # Its own it takes up again.
+    mine.unlink()
+    space = tmp_path / "space.toml"
+    space.write_text('[[parameter]]\nname = "model.width"\nlow = 4\nhigh = 8\n')
+    words = ["tune", "--data", data, "--space", space, "--store-file", tmp_path / "mine.journal", *QUICK]
+    for trials in ("1", "2"):
+        done = kdiffe(capsys, *words, "--trials", trials)
+        assert done.status == 0, done.err
+
+
 def test_results_renders_records_and_checks_the_document(data: Path, tmp_path: Path, capsys: Capture) -> None:
     folder, out = tmp_path / "records", tmp_path / "docs" / "results.md"
     words = ["sweep", "--data", data, "--parameter", "xi", "--values", "0.5", "--results", folder / "r.jsonl", *QUICK]

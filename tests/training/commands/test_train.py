@@ -295,6 +295,18 @@ def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path, cap
     assert kdiffe(capsys, *words, *sets("optimiser.max_epochs=1"), "--resume").status == 0
 
 
+def test_what_an_earlier_run_left_is_no_hindrance_to_resuming(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    words = ["train", "--data", data, "--store", tmp_path / "models", "--run-dir", run, "--refit"]
+    assert kdiffe(capsys, *words, *sets("loss.kind=auto")).status == 0
+    assert (run / "select" / "softmax").is_dir()
+    other = sets("loss.kind=bpr", "loss.l2_weight=0.5")
+    assert kdiffe(capsys, *words, *other).status == 0
+    assert not (run / "select" / "softmax").exists()
+    done = kdiffe(capsys, *words, *other, "--resume")
+    assert done.status == 0, done.err
+
+
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
 
 

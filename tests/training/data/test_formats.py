@@ -73,6 +73,16 @@ def test_a_set_without_a_split_is_split_only_where_that_is_asked_for(tmp_path):
     assert (len(data.train), len(data.valid), len(data.test)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("triplets", ["", "elsewhere\tr\tt\n"], ids=["empty", "of no item"])
+def test_a_knowledge_graph_without_triplets_is_none(tmp_path, triplets):
+    (tmp_path / "toy.inter").write_bytes(MADE["recbole"][1])
+    (tmp_path / "toy.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\n" + triplets)
+    (tmp_path / "toy.link").write_text("item_id:token\tentity_id:token\n")
+    told = []
+    assert read_data_set(tmp_path, note=told.append).knowledge is None
+    assert any("no triplet of the set's items" in sentence for sentence in told)
+
+
 def test_a_set_without_interactions_is_refused(tmp_path):
     (tmp_path / "toy.inter").write_text("user_id:token\titem_id:token\trating:float\nu\ta\t1\n")
     with pytest.raises(DataError, match="no interaction to learn from with a rating of at least 2"):

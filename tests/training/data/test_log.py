@@ -33,7 +33,15 @@ def test_the_last_word_on_a_pair_counts(tmp_path: Path) -> None:
         pair("b", "y"),
         pair("c", "z", "removal"),
     )
-    assert found == Log((("b", "y"),), frozenset({("a", "x"), ("c", "z")}))
+    ended = frozenset({("a", "x"), ("b", "y"), ("c", "z")})
+    assert found == Log((("b", "y"),), frozenset({("a", "x"), ("c", "z")}), ended=ended)
+
+
+def test_a_log_is_whole_where_it_has_the_first_entry(tmp_path: Path) -> None:
+    entries = [{"sequence": number, **pair("a", f"x{number}")} for number in (1, 2, 3)]
+    assert log_of(tmp_path / "whole", *entries).is_whole
+    assert not log_of(tmp_path / "compacted", *entries[1:]).is_whole
+    assert not log_of(tmp_path / "by hand", pair("a", "x")).is_whole
 
 
 def test_an_erasure_ends_what_came_before_it_alone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -138,7 +139,25 @@ def test_recency_is_by_time_and_by_place_in_the_file_where_there_is_none(artifac
     by_time = recency_in(data_of(artifact, reversed_times))(user, items)
     assert by_time.tolist() == sorted(by_time.tolist(), reverse=True)
     stranger = np.setdiff1d(np.arange(40, dtype=np.int32), items)[:1]
-    assert recency_in(plain)(user, stranger).tolist() == [-1]
+    # What only a log has brought is newer than the files.
+    assert recency_in(plain)(user, stranger).tolist() == [len(plain.train)]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_recency_knows_all_splits(artifact: Artifact, timed: bool) -> None:
+    plain = data_of(artifact)
+    whole = replace(plain.train, timestamps=np.arange(len(plain.train), dtype=np.float64)) if timed else plain.train
+    count = len(whole)
+    parts = {
+        "train": np.arange(count // 2),
+        "valid": np.arange(count // 2, count - 9),
+        "test": np.arange(count - 9, count),
+    }
+    divided = replace(plain, **{name: whole.take(places) for name, places in parts.items()})
+    user = int(whole.user_rows[-1])
+    items = whole.item_rows[whole.user_rows == user]
+    assert recency_in(divided)(user, items).tolist() == recency_in(plain)(user, items).tolist()
+    assert recency_in(divided)(user, items).max() == count - 1
 
 
 def test_counterfactuals_hold_when_the_state_really_changes_and_the_state_is_as_before(scene: Scene) -> None:

@@ -42,6 +42,32 @@ def test_a_space_is_bounds_choices_and_what_is_fixed(tmp_path: Path) -> None:
     assert [views.holds(value) for value in (("knowledge",), ("multimodal",))] == [True, False]
 
 
+def test_bounds_are_of_their_setting_s_kind(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text("""
+[[parameter]]
+name = "model.similarity_weight"
+low = 0
+high = 1
+[[parameter]]
+name = "model.n_layers"
+low = 1
+high = 3
+""")
+    weight, layers = read_space(str(path), small()).dimensions
+    assert (weight.is_whole, layers.is_whole) == (False, True)
+    assert [weight.holds(0.7), layers.holds(2), layers.holds(2.5)] == [True, True, False]
+
+
+@pytest.mark.parametrize("old", ["contrast.weight = 0.5", 'name = "model.n_layers"'], ids=["fixed", "searched"])
+@pytest.mark.parametrize("name", ["run.seed", "split.leave_out"])
+def test_what_no_trial_can_have_is_no_setting_of_a_space(name: str, old: str, tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text(GOOD.replace(old, f"{name} = 2" if "=" in old and "name" not in old else f'name = "{name}"'))
+    with pytest.raises(ConfigurationError, match=f"{name} is no setting of a trial"):
+        read_space(str(path), small())
+
+
 @pytest.mark.parametrize("name", shipped_spaces())
 def test_every_shipped_space_fits_the_default_settings(name: str) -> None:
     assert "default" in shipped_spaces()

@@ -87,14 +87,30 @@ def test_walks_are_steps_times_walks() -> None:
         (CLIPS, {"model": {"kind": "diffmm"}, "contrast": {"weight": 0.0}}, {"tau", "contrast.view"}),
         (BARE, {}, {"q", "steps", "tau", "theta1"}),
         (BARE, {"contrast": {"view": "noise"}}, {"q", "steps"}),
+        (CLIPS, {"model": {"similarity_weight": 0.0}}, {"walks"}),
+        (CLIPS, {"item_item": {"method": "none"}}, {"item_item.weight", "item_item.l2", "item_item.per_row"}),
+        (CLIPS, {"item_item": {"method": "rp3beta"}}, {"item_item.l2"}),
+        (CLIPS, {"item_item": {"weight": 0.0}}, {"item_item.method", "item_item.l2", "item_item.per_row"}),
     ],
 )
 def test_a_parameter_of_a_part_that_is_not_there_is_refused(
     data: DataSet, sections: dict[str, dict[str, object]], idle: set[str]
 ) -> None:
-    for name in (*PARAMETERS, "model.width", "contrast.view"):
+    table = ("item_item.method", "item_item.weight", "item_item.l2", "item_item.per_row")
+    for name in (*PARAMETERS, "model.width", "contrast.view", *table):
         if name in idle:
             with pytest.raises(ConfigurationError, match=f"--parameter {name}: on {data.name} this model has no"):
                 check_effect(data, small(**sections), name)
         else:
             check_effect(data, small(**sections), name)
+
+
+@pytest.mark.parametrize("name", ["run.seed", "run.device", "split.leave_out"])
+def test_what_a_sweep_does_not_vary_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"--parameter {name}: every value gives the same model"):
+        check_effect(CLIPS, small(), name)
+
+
+def test_each_kind_of_model_is_trained_as_itself() -> None:
+    runs = sweep(small(), "model.kind", ["kdiffe", "diffmm"], 1)
+    assert [run.model.names[0] for run in runs] == ["kdiffe", "diffmm"]
