@@ -168,12 +168,14 @@ class ItemTaken(TypedDict):
     """An item was put or withdrawn.
 
     Attributes:
+        accepted: False where the Idempotency-Key was used before, for this write or another: nothing changed.
         sequence: The log's last sequence number: lists that hold it hold the change.
         has_vector: Whether the served version can place it among the others.
         unknown: Relations, entities and modalities that the served version doesn't know.
     """
 
     item_id: str
+    accepted: bool
     sequence: int
     has_vector: bool
     unknown: list[str]
@@ -469,10 +471,12 @@ class UserTaken(TypedDict):
     """A user's record was put.
 
     Attributes:
+        accepted: False where the Idempotency-Key was used before, for this write or another: nothing changed.
         sequence: The log's last sequence number: what holds it holds the record.
     """
 
     user_id: str
+    accepted: bool
     sequence: int
 
 

@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from model_store.artifact import Artifact
 from model_store.errors import (
+    ArtifactError,
     NoActiveVersionError,
     StoreBusyError,
     StoreError,
@@ -294,15 +295,19 @@ class ModelStore:
     def prune(self, keep: int) -> list[str]:
         """Remove all but the newest `keep` versions; the active one, the one before it and the experiment's stay.
 
+        So does the latest that was active and is whole: services stand in with it where the active one is damaged.
+
         Returns:
             The removed versions.
         """
         if keep < 0:
             raise StoreError(f"keep must be ≥ 0, not {keep}.")
+        # Without the lock, as every file is read; None where no version is.
+        whole = next((version for version in (self.active(), *self.earlier()) if self._is_whole(version)), None)
 
         def old(state: _State) -> list[str]:
             versions = self.versions()
-            kept = {state.active, self.previous(), *state.tried, *versions[max(len(versions) - keep, 0) :]}
+            kept = {state.active, self.previous(), whole, *state.tried, *versions[max(len(versions) - keep, 0) :]}
             return [version for version in versions if version not in kept]
 
         return self._remove(old, _PATIENCE)
@@ -319,6 +324,16 @@ class ModelStore:
             return [version] if version in self.versions() and version not in used else []
 
         return bool(self._remove(unused, _LONG_PATIENCE))
+
+    def _is_whole(self, version: str | None) -> bool:
+        """Whether a version's files are what its manifest says."""
+        try:
+            if version is None:
+                return False
+            self.open(version).verify()
+        except (ArtifactError, StoreError):
+            return False
+        return True
 
     # ---- inside --------------------------------------------------------------------------------------------------
 

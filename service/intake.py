@@ -86,10 +86,10 @@ class Intake:
             NotReadyError: no model is served, it no longer follows the log, or it lags too far behind.
             StateError: the log can't be read at the moment.
         """
-        follower = self._registry.follower
-        follower.check()
+        registry = self._registry
+        registry.follower.check()
         # What this process has met: asking the store would keep every other request waiting.
-        lag = self._state.seen - follower.model.settled_sequence
+        lag = self._state.seen - registry.settled + sum(len(waiting.entries) for waiting in self._gathering)
         if lag > self._max_lag:
             raise NotReadyError(f"{lag} interactions wait to be applied and settled: send again in a moment.")
 

@@ -11,7 +11,7 @@ from service.errors import InvalidRequestError, UnknownItemError
 from service.explanation.names import Names
 from service.live.item_record import ItemRecord
 from service.live.model import LiveModel
-from service.state.port import Record
+from service.state.port import Appended, Record
 
 
 class ItemDescription(TypedDict):
@@ -33,6 +33,7 @@ class TakenItem(TypedDict):
     """What became of an item that was put or withdrawn."""
 
     item_id: str
+    accepted: bool
     sequence: int
     has_vector: bool
     unknown: list[str]
@@ -68,11 +69,12 @@ def describe(model: LiveModel, item_id: str, record: Record | None) -> ItemDescr
     }
 
 
-def taken(model: LiveModel, item_id: str, sequence: int, content: Mapping[str, Any]) -> TakenItem:
+def taken(model: LiveModel, item_id: str, written: Appended, content: Mapping[str, Any]) -> TakenItem:
     """What became of an item whose change is applied; `content` is what was put."""
     return {
         "item_id": item_id,
-        "sequence": sequence,
+        "accepted": written.accepted > 0,
+        "sequence": written.sequence,
         "has_vector": has_vector(model, item_id),
         "unknown": list(model.encoder.encode(ItemRecord.of(content).content).unknown),
         "model_version": model.version,

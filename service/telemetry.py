@@ -223,6 +223,12 @@ def _model_conditions(registry: Registry, writes_fail: Callable[[], bool]) -> li
             registry.degraded is not None or writes_fail(),
             "livemax",
         ),
+        Condition(
+            "kdiffe_standing_in",
+            "1 while the active version can't be served and another one is.",
+            registry.standing_in is not None,
+            "livemax",
+        ),
         Condition("kdiffe_model_info", "Workers that serve the version.", 1, "livesum", version),
         *(
             Condition(

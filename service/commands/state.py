@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from model_store.admission import external_id
 from model_store.command import console, write_json
 from model_store.store import ModelStore
 from service.compaction import compact as compact_log
@@ -23,7 +24,7 @@ from service.errors import InvalidRequestError, StartError
 from service.settings import SQLITE, Settings, read_settings
 from service.state import open_state
 from service.state.lines import export_state, import_lines, read_backup, write_backup
-from service.state.port import Change, ChangeKind, StateStore
+from service.state.port import MOST_WEIGHT, Change, ChangeKind, StateStore
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The state: log, records, weights, jobs.")
 
@@ -36,6 +37,18 @@ Lines = Annotated[Path, typer.Argument(help="File of JSON lines.")]
 def settings_of(store: Path | None, state: str | None) -> Settings:
     """The settings of a command that listens nowhere: an address that would ask for an admin key is passed over."""
     return read_settings(store=store, state=state, host="127.0.0.1")
+
+
+def _check_text(name: str, value: str) -> None:
+    """Refuse what is no id or type, an unset variable of a shell, say.
+
+    Raises:
+        StartError: it is none.
+    """
+    try:
+        external_id(value)
+    except ValueError as error:
+        raise StartError(f"{name} {value!r}: it {error}.") from None
 
 
 @contextmanager
@@ -180,6 +193,9 @@ def weigh(
     as_json: Json = False,
 ) -> None:
     """Give a type of interaction a weight; it counts from the next training on."""
+    _check_text("TYPE", interaction_type)
+    if not weight <= MOST_WEIGHT:  # not a number neither
+        raise StartError(f"WEIGHT {weight:g}: a weight is a number between 0 and {MOST_WEIGHT:g}.")
     with opened_state(store, state) as opened:
         opened.set_type(interaction_type, weight)
         types = opened.types()
@@ -195,6 +211,7 @@ def erase(
 ) -> None:
     """Erase a user: from the log at once, from served models within a second, from artifacts with the next version."""
     settings = settings_of(store, state)
+    _check_text("USER_ID", user_id)
     with opened_state(store, state, new=False) as opened:
         sequence = opened.append([Change("erasure", user_id, timestamp=time.time())]).sequence
     versions = versions_holding(ModelStore(settings.store), user_id)

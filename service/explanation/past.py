@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
+from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -95,17 +96,18 @@ class PastModels:
         if not self._lock.acquire(timeout=timeout):
             raise NotReadyError(f"recommendation_id={recommendation_id}: others are being rebuilt. Try again.")
         try:
-            found = explain(self._at(served, user_id), user_id, item_id, wanted)
+            model, erased = self._at(served, user_id)
+            found = explain(model, user_id, item_id, wanted)
         except UnknownUserError:  # erased from the log since, or the id is another user's
             raise _gone(served, "the user was unknown then") from None
         finally:
             self._lock.release()
         if found["recommendation_id"] != recommendation_id:
             raise _gone(served, "it was made for another user, or interactions have been erased from the log since")
-        return _without_erased(found, now)
+        return _without_erased(found, now, erased)
 
-    def _at(self, served: Served, user_id: str) -> LiveModel:
-        """The version at the moment; the lock is held."""
+    def _at(self, served: Served, user_id: str) -> tuple[LiveModel, set[str]]:
+        """The version at the moment, and who was erased since; the lock is held."""
         try:
             artifact = self._store.open(served.version)
         except (StoreError, ArtifactError) as error:
@@ -117,7 +119,7 @@ class PastModels:
             raise _gone(served, f"the log holds {compacted + 1} to {last}, the version what is up to {start}")
         if served.sequence - start > MOST_ENTRIES:
             raise _gone(served, f"more than {MOST_ENTRIES:,} entries of the log would have to be applied again")
-        self._check_erasure(served, user_id, last)
+        erased = self._erased_since(served, user_id, last)
         key = (served.version, served.refreshed_at)
         model = self._models.pop(key, None)
         if model is None or model.sequence > served.sequence:
@@ -130,7 +132,7 @@ class PastModels:
         self._models[key] = model
         while len(self._models) > KEPT:
             self._models.popitem(last=False)
-        return model
+        return model, erased
 
     def _replay(self, model: LiveModel, target: int, served: Served) -> None:
         try:
@@ -138,20 +140,30 @@ class PastModels:
         except ValueError as error:
             raise _gone(served, str(error)) from None
 
-    def _check_erasure(self, served: Served, user_id: str, last: int) -> None:
-        """An artifact from before an erasure still holds the user; nobody is to be shown that."""
+    def _erased_since(self, served: Served, user_id: str, last: int) -> set[str]:
+        """Users who were erased since: an artifact from before still holds them, and nobody is to be shown that.
+
+        Raises:
+            GoneError: the user is one of them, or too much has come since.
+        """
         if last - served.sequence > MOST_ENTRIES:
             raise _gone(served, f"more than {MOST_ENTRIES:,} entries of the log came after it")
         entries = entries_between(self._state.read, served.sequence, last)
-        if any(entry.kind == "erasure" and entry.user_id == user_id for entry in entries):
+        erased = {entry.user_id for entry in entries if entry.kind == "erasure"}
+        if user_id in erased:
             raise _gone(served, "the user was erased since")
+        return erased
 
 
-def _without_erased(found: Explanation, now: LiveModel) -> Explanation:
-    """Paths less the users who are unknown now: what they amount to goes to the rest."""
+def _without_erased(found: Explanation, now: LiveModel, erased: Container[str]) -> Explanation:
+    """Paths less the users who are unknown now, or were erased and came back: what they amount to goes to the rest."""
     if found["paths"] is not None:
         for item in found["paths"]["items"]:
-            kept = [user for user in item["users"] if now.users.row(user["user_id"]) is not None]
+            kept = [
+                user
+                for user in item["users"]
+                if user["user_id"] not in erased and now.users.row(user["user_id"]) is not None
+            ]
             item["rest"] += sum(user["amount"] for user in item["users"] if user not in kept)
             item["users"] = kept
     return found

@@ -62,7 +62,7 @@ async def put_item(request: Request, item_id: str, item: ItemIn, key: Key = None
         "item", item_id=name, content=content, timestamp=time.time(), event_id=checked_key(key, context.settings)
     )
     taken = await context.intake.take([change])
-    return json_answer(items.taken(context.registry.model, name, taken.sequence, content))
+    return json_answer(items.taken(context.registry.model, name, taken, content))
 
 
 @router.delete(
@@ -78,4 +78,4 @@ async def withdraw_item(request: Request, item_id: str, key: Key = None) -> Resp
     await known_by_now(context, lambda model: require_item(model, name))
     change = Change("withdrawal", item_id=name, timestamp=time.time(), event_id=checked_key(key, context.settings))
     taken = await context.intake.take([change])
-    return json_answer(items.taken(context.registry.model, name, taken.sequence, {}))
+    return json_answer(items.taken(context.registry.model, name, taken, {}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -15,6 +15,7 @@ from service.http.context import bounded_k, context_of
 from service.http.routes_recommendations import READ_ERRORS, AtLeast, Variant, catch_up, chosen_at
 from service.http.schemas_lists import Lists, RecommendIn
 from service.live.model import LiveModel
+from service.live.registry import Chosen
 from service.recommendation.cursor import Cursor
 from service.recommendation.recommender import ListPage, Wish, brought, recommend_page, unknown_items
 from service.settings import Settings
@@ -49,13 +50,20 @@ async def recommend(
         backend = got.model.readout.index.name
         context.telemetry.recommended(brought(page["items"]), page["model_version"], counted, backend)
     results = [{**page, "variant": got.variant} for page, got in zip(pages, given, strict=True)]
-    return json_answer({"results": results, "unknown_items": unknown_items(chosen.model, asked.named_items())})
+    return json_answer({"results": results, "unknown_items": _unknown(asked.named_items(), chosen, *given)})
 
 
 def _lists(
     models: Sequence[LiveModel], whose: Sequence[str | Sequence[str]], wish: Wish, cursor: Cursor | None
 ) -> list[ListPage]:
     return [recommend_page(model, who, wish, cursor) for model, who in zip(models, whose, strict=True)]
+
+
+def _unknown(item_ids: Iterable[str], *chosen: Chosen) -> list[str]:
+    """Those of some items that none of the models knows that the lists are of."""
+    for model in {got.model.version: got.model for got in chosen}.values():
+        item_ids = unknown_items(model, item_ids)
+    return list(item_ids)
 
 
 def _check(asked: RecommendIn, settings: Settings) -> None:

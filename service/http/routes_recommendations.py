@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, ParamSpec, TypeVar
 
 import orjson
@@ -181,7 +182,9 @@ async def catch_up(context: Context, sequence: int) -> None:
 
 
 async def known_by_now(context: Context, require: Callable[[LiveModel], object]) -> None:
-    """Let a check of ids pass that another worker has just been told of: look again once the log so far is applied.
+    """Let a check of ids pass where any served model does, a variant's as well as the active version's.
+
+    One that another worker has just been told of passes, too: it is looked at again once the log so far is applied.
 
     Args:
         context: the service's parts.
@@ -193,10 +196,19 @@ async def known_by_now(context: Context, require: Callable[[LiveModel], object])
         StateError: the log can't be read at the moment.
     """
     try:
-        require(context.registry.model)
+        _known_to_any(context, require)
     except (UnknownUserError, UnknownItemError):
         await holds(context, await asyncio.to_thread(context.state.last_sequence))
-        require(context.registry.model)
+        _known_to_any(context, require)
+
+
+def _known_to_any(context: Context, require: Callable[[LiveModel], object]) -> None:
+    *others, last = (follower.model for follower in reversed(context.registry.served.followers))
+    for model in others:
+        with suppress(UnknownUserError, UnknownItemError):
+            require(model)
+            return
+    require(last)
 
 
 def _forced(served: Served, variant: str) -> Chosen:

@@ -69,7 +69,7 @@ async def put_user(request: Request, user_id: str, key: Key = None) -> Response:
     event_id = checked_key(key, context.settings)
     change = Change("user", user_id=name, content=user.model_dump(), timestamp=time.time(), event_id=event_id)
     taken = await context.intake.take([change])
-    return json_answer({"user_id": name, "sequence": taken.sequence})
+    return json_answer({"user_id": name, "accepted": taken.accepted > 0, "sequence": taken.sequence})
 
 
 @router.delete(

@@ -76,6 +76,9 @@ class ItemTaken(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     item_id: str
+    accepted: bool = Field(
+        description="False where the Idempotency-Key was used before, for this write or another: nothing changed."
+    )
     sequence: int = Field(description="The log's last sequence number: lists that hold it hold the change.")
     has_vector: bool = Field(description="Whether the served version can place it among the others.")
     unknown: list[str] = Field(description="Relations, entities and modalities that the served version doesn't know.")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.http.schemas import Text
+from service.state.port import MOST_WEIGHT
 
 # Whole numbers that every JSON reader keeps (RFC 8259, section 6).
 WHOLE = 2**53 - 1
@@ -33,9 +34,14 @@ class UserIn(BaseModel):
 class UserTaken(BaseModel):
     """A user's record was put."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "u7", "sequence": 1205}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"user_id": "u7", "accepted": True, "sequence": 1205}]}
+    )
 
     user_id: str
+    accepted: bool = Field(
+        description="False where the Idempotency-Key was used before, for this write or another: nothing changed."
+    )
     sequence: int = Field(description="The log's last sequence number: what holds it holds the record.")
 
 
@@ -86,7 +92,9 @@ class TypeWeight(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"weight": 3.0}]})
 
-    weight: float = Field(ge=0, le=1e6, allow_inf_nan=False, description="Beside 1; it counts from the next training.")
+    weight: float = Field(
+        ge=0, le=MOST_WEIGHT, allow_inf_nan=False, description="Beside 1; it counts from the next training."
+    )
 
 
 class TypeWeights(BaseModel):

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import structlog
 
+from model_store.artifact import Artifact
 from model_store.errors import ArtifactError, KDiffEError, StoreError
 from model_store.store import ModelStore
 from service.compaction import compact
@@ -204,7 +205,10 @@ class Runner:
         while not self._stop.is_set():
             self._wake.clear()
             try:
+                self._served()
                 job = self._state.take_job(self._owner, time.time())
+            except NotReadyError:  # the model is being loaded: the job waits until it is known what is retrained
+                job = None
             except StateError as error:
                 log.warning("jobs can't be taken", error=str(error))
                 job = None
@@ -279,7 +283,7 @@ class Runner:
                 self._begin_anew(run, directory)
         for _ in range(TRAININGS):
             version = self._trained(run, directory)
-            before = self._store.open(active) if active in self._store.versions() else None
+            before = self._loadable(active) or self._loadable(run.job.base)
             reason = objection(self._store.open(version), before, self._rules.margin)
             if not self._holds_erased(version, run.job.sequence):  # asked last, as the gate takes its time
                 break
@@ -295,6 +299,14 @@ class Runner:
         if running is not None:
             return version, f"not activated: the experiment {running.name!r} compares {active} with others"
         return version, f"not activated: {self._store.active()} was activated meanwhile"
+
+    def _loadable(self, version: str | None) -> Artifact | None:
+        """A version as the gate compares with it, None where there is none or it is damaged."""
+        try:
+            return self._store.open(version) if version in self._store.versions() else None
+        except ArtifactError as error:
+            log.warning("the gate can't compare with a damaged version", version=version, error=str(error))
+            return None
 
     def _active_before(self, job: Job, directory: Path) -> str | None:
         """What was active when an interrupted job was first taken: another one since is an operator's choice."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
 from model_store.errors import ArtifactError, StoreError
+from model_store.manifest import Manifest
 from model_store.store import ModelStore
 from service.compaction import held_of
 from service.jobs.cron import first_after
@@ -75,15 +77,23 @@ class Schedule:
         """The first time of the expression after a moment."""
         return first_after(self._cron, datetime.fromtimestamp(moment, UTC)) if self._cron else None
 
+    def _served(self) -> Manifest | None:
+        """Of the active version, or of the one before it that services stand in with where it is damaged."""
+        with suppress(StoreError):
+            for version in (self._store.active(), *self._store.earlier()):
+                with suppress(ArtifactError):
+                    if version is not None:
+                        return self._store.open(version).manifest
+        return None
+
     def _held(self, last: int) -> int | None:
         """Up to where a version or the latest job reaches, where that is so far before `last` that a retrain is due."""
         if last < self._interactions:
             return None
         jobs = self._state.jobs(1)
         reached = max((job.sequence for job in jobs), default=0)
-        try:
-            manifest = self._store.open().manifest
-        except (ArtifactError, StoreError):
+        manifest = self._served()
+        if manifest is None:
             return None  # nothing to retrain
         reached = max(reached, held_of(manifest, self._state.state_id))
         return reached if last - reached >= self._interactions else None

@@ -56,8 +56,10 @@ class ItemMetadata:
         self._stands_in: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._names: dict[int, str] = {}
         self._withdrawn: set[int] = set()
-        self._withdrawn_rows: Rows | None = NO_ROWS
+        # The change that they were made after: readers hold no lock, and a change meanwhile must not be overlooked.
+        self._withdrawn_rows: tuple[int, Rows] = (0, NO_ROWS)
         self._changes = 0
+        self._withdrawals = 0
 
     @property
     def changes(self) -> int:
@@ -67,9 +69,11 @@ class ItemMetadata:
     @property
     def withdrawn(self) -> Rows:
         """Rows of the items that are not to be recommended, ascending; never written in place."""
-        rows = self._withdrawn_rows
-        if rows is None:
-            rows = self._withdrawn_rows = np.array(sorted(self._withdrawn), np.int32)
+        change, rows = self._withdrawn_rows
+        if change != self._withdrawals:
+            change = self._withdrawals  # before the set is read, which a change precedes
+            rows = np.array(sorted(self._withdrawn), np.int32)
+            self._withdrawn_rows = (change, rows)
         return rows
 
     def is_withdrawn(self, row: int) -> bool:
@@ -98,7 +102,7 @@ class ItemMetadata:
             self._names[row] = record.name
         if row in self._withdrawn:
             self._withdrawn.discard(row)
-            self._withdrawn_rows = None
+            self._withdrawals += 1
         self._changes += 1
 
     def withdraw(self, row: int) -> None:
@@ -106,7 +110,7 @@ class ItemMetadata:
         self._take_out(row)
         if row not in self._withdrawn:
             self._withdrawn.add(row)
-            self._withdrawn_rows = None
+            self._withdrawals += 1
         self._changes += 1
 
     def _take_out(self, row: int) -> None:

@@ -212,6 +212,15 @@ class Registry:
         """
         return min(follower.applied for follower in self.served.followers)
 
+    @property
+    def settled(self) -> int:
+        """Sequence number of the last interaction that every served model has settled.
+
+        Raises:
+            NotReadyError: no model is loaded yet.
+        """
+        return min(follower.model.settled_sequence for follower in self.served.followers)
+
     def wake(self) -> None:
         """Tell every served model that the log has grown."""
         for follower in self.served.followers:
@@ -288,9 +297,14 @@ class Registry:
         Raises:
             NotReadyError: it could not be loaded, another one was activated, or the time is over.
         """
+        asked = time.monotonic()
+        with self._changed:
+            if self._problem is not None and self._problem.version == version:
+                # It may have been put right since: tried again now, and what is found then counts.
+                self._problem = replace(self._problem, since=asked - RETRY)
         reason = self._wait_for(
             lambda: self.serving == version,
-            lambda: self._problem if self._problem is not None and self._problem.version == version else None,
+            lambda: self._problem_with(version, asked),
             lambda: self.store.active() != version,
             timeout,
         )
@@ -311,12 +325,25 @@ class Registry:
 
         reason = self._wait_for(
             served,
-            lambda: next((self._unserved[version] for version in versions if version in self._unserved), None),
+            lambda: next(
+                (self._unserved[version] for version in versions if version in self._unserved), self.standing_in
+            ),
             lambda: self.store.experiment() != experiment,
             timeout,
         )
         if reason is not None:
             raise NotReadyError(f"The experiment {experiment.name!r} is not served: {reason}")
+
+    def _problem_with(self, version: str, since: float) -> Problem | None:
+        """Why a version could not be loaded, where that was found out at or after a moment."""
+        problem = self._problem
+        return problem if problem is not None and problem.version == version and problem.since >= since else None
+
+    @property
+    def standing_in(self) -> Problem | None:
+        """Why another version is served than the active one, beside which nothing can be tried; None where none is."""
+        problem = self._problem
+        return problem if problem is not None and self._served is not None and problem.version != self.serving else None
 
     # ---- inside --------------------------------------------------------------------------------------------------
 

@@ -44,11 +44,8 @@ class Keyring:
 
     @property
     def has_admin(self) -> bool:
-        """Whether any living key may do what an administrator does."""
-        if self._bootstrap is not None:
-            return True
-        now = self._clock()
-        return any("admin" in key.scopes and key.lives(now) for key in self._keys.values())
+        """Whether any key may do what an administrator does, one that has expired too: that opens nothing."""
+        return self._bootstrap is not None or any("admin" in key.scopes for key in self._keys.values())
 
     def knows(self, text: str) -> bool:
         """Whether a key of this id is known: one that is not may have been made a moment ago."""

@@ -18,6 +18,8 @@ EntryKind = Literal["interaction", "removal", "erasure", "user", "item", "withdr
 RecordKind = Literal["user", "item"]
 # A type that was given no weight.
 DEFAULT_WEIGHT = 1.0
+# Largest weight of a type.
+MOST_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)

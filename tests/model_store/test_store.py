@@ -381,6 +381,16 @@ def test_pruning_keeps_the_newest_the_active_and_the_one_before(store: ModelStor
     assert store.rollback().active == "v0005"
 
 
+def test_pruning_keeps_what_stands_in_for_damaged_versions(store: ModelStore) -> None:
+    for _ in range(4):
+        store.publish(small())
+    for version in ("v0003", "v0004"):
+        path = store.root / version / "form.base.npy"
+        path.write_bytes(path.read_bytes()[:100])
+    assert store.prune(0) == ["v0001"]
+    assert store.versions() == ["v0002", "v0003", "v0004"]
+
+
 def test_numbers_of_pruned_versions_are_not_given_again(store: ModelStore) -> None:
     for _ in range(3):
         store.publish(small())

@@ -50,6 +50,10 @@ class Followed:
     def applied(self) -> int:
         return self.follower.applied
 
+    @property
+    def settled(self) -> int:
+        return self.follower.model.settled_sequence
+
     def wake(self) -> None:
         self.follower.wake()
 
@@ -232,3 +236,20 @@ def test_a_failed_write_is_remembered_until_one_succeeds_or_time_has_passed(worl
     asyncio.run(take("broken"))
     monkeypatch.setattr("service.intake.FAILURE_COUNTS", 0.0)
     assert world.intake.failure is None
+
+
+def test_what_waits_to_be_written_counts_as_waiting(world):
+    async def run() -> None:
+        first = asyncio.create_task(world.intake.take(one("a")))
+        await until(lambda: world.state.submitted == ["a"])
+        held = asyncio.create_task(world.intake.take(one("b") * 101))
+        await asyncio.sleep(0)
+        with pytest.raises(NotReadyError, match="101 interactions wait"):
+            await world.intake.take(one("c"))
+        world.state.finish()
+        await first
+        await until(lambda: world.state.submitted == ["a", "b"])
+        world.state.finish()
+        assert (await held).accepted == 101
+
+    asyncio.run(run())

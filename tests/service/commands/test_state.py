@@ -136,6 +136,20 @@ def test_a_user_is_erased_and_a_type_weighed(run, lines, tmp_path):
     state.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("weigh", "buy", "inf"), "WEIGHT inf: a weight is a number between 0 and 1e+06"),
+        (("weigh", "buy\x07", "2"), "TYPE 'buy\\x07': it holds the control character U+0007"),
+        (("erase", ""), "USER_ID '': it is empty"),
+    ],
+)
+def test_a_weight_type_or_user_that_is_none_is_refused(run, lines, words, told):
+    run("import", lines)
+    assert told in " ".join(run("state", *words, status=1).split())
+    assert run("state", "show")["types"] == {"buy": 3.0}
+
+
 def test_a_backup_is_restored_into_an_empty_state_only(run, lines, tmp_path, capsys):
     run("import", lines)
     path = tmp_path / "state.backup"

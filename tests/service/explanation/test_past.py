@@ -174,6 +174,10 @@ def test_an_erasure_of_another_user_shows_in_the_bits_and_that_user_in_no_path(s
         assert other not in {user["user_id"] for user in part["users"]}
         assert part["own"] + sum(user["amount"] for user in part["users"]) + part["rest"] == pytest.approx(part["sum"])
         assert part["sum"] == whole["sum"]
+    # Somebody who comes back after it is known again, but not by what was erased.
+    service.state.append([Interaction(other, "i3", 0.0)])
+    found = service.explain("u1", item, name, wanted=wanted)
+    assert other not in {user["user_id"] for part in found["paths"]["items"] for user in part["users"]}
 
 
 @pytest.mark.parametrize("name", ["", "v1", "v1.1.1.zz", "v1.1.2.00000000", "../v1.1.1.00000000", "v1.1.1.0000000g"])

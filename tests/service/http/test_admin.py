@@ -202,6 +202,24 @@ def test_an_experiment_s_variants_are_given_to_their_shares_of_the_users_told_an
         assert client.get("/health/ready").json()["variants"] == {}
 
 
+def test_what_a_variant_alone_knows_can_be_listed_removed_and_withdrawn(tmp_path):
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1, n_users=60, n_items=80), activate=False)
+    with Client(create_app(Settings(store=tmp_path, version_interval=0.02))) as client:
+        wanted = {"name": "x", "variants": [arm("b", "v0002", 1.0)]}
+        assert client.request("PUT", "/admin/experiment", json=wanted).status_code == 200
+        user, item = "u45", "i70"
+        listed = client.post("/recommend", json={"user_ids": [user], "include": [item, "nothing"]}).json()
+        assert listed["unknown_items"] == ["nothing"]
+        seen = client.get(f"/history/{user}").json()["items"][0]["item_id"]
+        removed = client.request("DELETE", f"/interactions?user_id={user}&item_id={seen}")
+        assert (removed.status_code, removed.json()["accepted"]) == (200, 1)
+        assert client.request("DELETE", f"/items/{item}").status_code == 200
+        listed = client.get(f"/recommend/{user}?k=80").json()["items"]
+        assert item not in {other["item_id"] for other in listed}
+        assert client.request("DELETE", "/items/nothing").status_code == 404
+
+
 def test_a_running_service_follows_an_experiment_that_the_command_line_begins_and_ends(tmp_path, capsys):
     publish_world(tmp_path)
     publish_world(tmp_path, World(seed=1), activate=False)

@@ -41,6 +41,7 @@ def test_an_item_that_is_put_is_in_lists_and_similar_ones_when_the_answer_comes(
     ItemTaken.model_validate_json(answer.content)
     assert answer.json() == {
         "item_id": "new/lamp",
+        "accepted": True,
         "sequence": 1,
         "has_vector": True,
         "unknown": ["relation 'brand'"],
@@ -107,8 +108,12 @@ def test_the_same_key_counts_once(client):
         answer = client.request(
             "PUT", "/items/new", json={"attributes": {"price": price}}, headers={"Idempotency-Key": "put-7"}
         )
-        assert answer.json()["sequence"] == 1
+        assert (answer.json()["accepted"], answer.json()["sequence"]) == (price == 1, 1)
     assert client.get("/items/new").json()["record"] == {"attributes": {"price": 1}}
+    # A key is one of any write: that another one had it is told.
+    other = client.request("DELETE", "/items/i0", headers={"Idempotency-Key": "put-7"})
+    assert (other.status_code, other.json()["accepted"]) == (200, False)
+    assert not client.get("/items/i0").json()["withdrawn"]
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -21,7 +21,7 @@ RECORD = {"attributes": {"country": "AT", "age": 33, "rate": 0.5, "adult": True,
 
 def test_a_record_is_put_told_and_replaced(client):
     answer = client.request("PUT", "/users/a%2Fb", json=RECORD)
-    assert (answer.status_code, answer.json()) == (200, {"user_id": "a/b", "sequence": 1})
+    assert (answer.status_code, answer.json()) == (200, {"user_id": "a/b", "accepted": True, "sequence": 1})
     told = client.get("/users/a%2Fb")
     schemas_users.UserOut.model_validate_json(told.content)
     assert told.json()["record"] == RECORD
@@ -31,9 +31,9 @@ def test_a_record_is_put_told_and_replaced(client):
 
 
 def test_sent_again_with_the_same_key_a_record_counts_once(client):
-    for _ in range(2):
+    for accepted in (True, False):
         answer = client.request("PUT", "/users/u1", json=RECORD, headers={"Idempotency-Key": "once"})
-        assert answer.json()["sequence"] == 1
+        assert (answer.json()["accepted"], answer.json()["sequence"]) == (accepted, 1)
     refused = client.request("PUT", "/users/u1", json=RECORD, headers={"Idempotency-Key": "x" * 257})
     assert refused.json()["error"]["code"] == "invalid_request"
 

@@ -32,7 +32,7 @@ from service.telemetry import Telemetry
 from tests.service.houses import TRAINER, House, trainer
 from tests.service.processes import until
 from tests.service.worlds import interactions
-from tests.support.artifacts import publish_world
+from tests.support.artifacts import World, publish_world
 
 
 @pytest.fixture(autouse=True)
@@ -654,3 +654,31 @@ def test_a_store_without_a_version_has_nothing_to_retrain(tmp_path):
         active_version(ModelStore(tmp_path))
     publish_world(tmp_path)
     assert active_version(ModelStore(tmp_path)) == "v0001"
+
+
+def test_a_job_waits_while_no_model_is_loaded(house, monkeypatch):
+    loaded = house.runner._served
+
+    def loading():
+        raise NotReadyError("The model is being loaded. Try again in a moment.")
+
+    monkeypatch.setattr(house.runner, "_served", loading)
+    time.sleep(0.1)  # what the runner's thread had begun before
+    job = house.jobs.retrain()
+    time.sleep(0.2)  # ten looks
+    assert house.jobs.job(job.job_id).state == "queued"
+    monkeypatch.setattr(house.runner, "_served", loaded)
+    assert (house.finished(job.job_id).state, house.registry.serving) == ("succeeded", "v0002")
+
+
+def test_a_retrain_takes_the_place_of_a_damaged_active_version(tmp_path):
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1))
+    path = tmp_path / "v0002" / "item_embeddings.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    house = House(tmp_path, publish=False)
+    assert house.registry.serving == "v0001"
+    job = house.finished(house.jobs.retrain().job_id)
+    assert (job.state, job.phase, job.base, job.version) == ("succeeded", "done", "v0001", "v0003")
+    assert house.store.active() == house.registry.serving == "v0003"
+    house.close()

@@ -11,7 +11,7 @@ from service.jobs.cron import check_cron, first_after
 from service.jobs.schedule import Schedule
 from service.state.memory import MemoryState
 from tests.service.worlds import interactions
-from tests.support.artifacts import publish_world
+from tests.support.artifacts import World, publish_world
 
 
 class Clock:
@@ -131,3 +131,12 @@ def test_times_are_utc():
     assert check_cron("30 3 * * 1") == "30 3 * * 1"
     monday = first_after("30 3 * * 1", datetime(2026, 11, 21, tzinfo=UTC))
     assert monday == datetime(2026, 11, 23, 3, 30, tzinfo=UTC)
+
+
+def test_a_damaged_active_version_does_not_end_the_schedule(store, tmp_path):
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1))
+    (tmp_path / "v0002" / "item_embeddings.npy").write_bytes(b"")
+    state = MemoryState()
+    state.append(interactions([("u1", "a"), ("u1", "b"), ("u1", "c")]))
+    assert Schedule(store, state, interactions=3).look().trigger == "interactions"

@@ -82,3 +82,18 @@ def test_a_record_from_elsewhere_is_read_as_far_as_it_has_the_form():
     assert record.features["visual"].dtype == np.float32
     empty = ItemRecord.of({"categories": "a", "attributes": [1], "entities": {}, "features": None})
     assert empty == ItemRecord()
+
+
+def test_a_withdrawal_while_somebody_reads_is_not_lost(monkeypatch):
+    metadata = ItemMetadata()
+    metadata.withdraw(1)
+
+    def slow(rows):
+        found = sorted(rows)
+        metadata.withdraw(7)  # as another thread does
+        return found
+
+    monkeypatch.setattr("service.live.item_metadata.sorted", slow, raising=False)
+    assert metadata.withdrawn.tolist() in ([1], [1, 7])
+    monkeypatch.undo()
+    assert metadata.withdrawn.tolist() == [1, 7]

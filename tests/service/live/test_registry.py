@@ -501,3 +501,22 @@ def test_who_waits_for_what_is_no_longer_wanted_is_told(tmp_path, registry):
     registry.store.activate("v0001")
     with pytest.raises(NotReadyError, match="something else was put in force meanwhile"):
         registry.wait_version("v0002", 60)
+
+
+def test_beside_a_version_that_stands_in_nothing_is_tried_and_the_active_one_can_be_put_right(tmp_path):
+    publish_world(tmp_path)
+    publish_world(tmp_path, World(seed=1), activate=False)
+    publish_world(tmp_path, World(seed=2))
+    damage(tmp_path, "v0003")
+    registry = started(tmp_path)
+    assert (registry.serving, registry.standing_in.version) == ("v0001", "v0003")
+    began = time.monotonic()
+    with pytest.raises(NotReadyError, match=r"'x' is not served: v0003: .*checksum"):
+        begin(registry, Arm("b", "v0002", 0.5), timeout=60)
+    assert time.monotonic() - began < 30
+
+    # Put right, it is tried again at once instead of being refused for what was wrong before.
+    damage(tmp_path, "v0003")
+    registry.wait_version("v0003", 20)
+    assert (registry.serving, registry.standing_in) == ("v0003", None)
+    registry.stop()

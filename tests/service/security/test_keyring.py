@@ -17,13 +17,15 @@ def test_the_settings_key_is_an_admin_s():
     assert ring.find("") is None
 
 
-def test_without_one_only_a_living_admin_key_makes_an_administrator():
+def test_an_expired_admin_key_opens_nothing_to_those_without_one():
     ring = Keyring(clock=lambda: 10.0)
     assert not ring.has_admin
     reader, _ = ApiKey.make("r", ("read",), 0.0)
     expired, _ = ApiKey.make("e", ("admin",), 0.0, expires_at=10.0)
-    ring.take(lambda: [reader, expired])
+    ring.take(lambda: [reader])
     assert not ring.has_admin
+    ring.take(lambda: [reader, expired])
+    assert ring.has_admin
     admin, text = ApiKey.make("a", ("admin",), 0.0)
     ring.take(lambda: [reader, expired, admin])
     assert ring.has_admin
