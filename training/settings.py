@@ -255,7 +255,7 @@ class ItemItemSettings(_Checked):
         OPEN, "The regression's λ (ease, local); -1 selects it on the validation split.", ge=1e-6, may_be_open=True
     )
     user_exponent: float = setting(
-        0.5,
+        0.25,
         "A user with d interactions weighs d^-a in the regression (ease, local), interactions 1 on average; 0 takes "
         "all users alike.",
         ge=0.0,
