@@ -300,6 +300,12 @@ class ItemItemSettings(_Checked):
         may_be_open=True,
     )
     n_neighbors: int = setting(50, "Look-alikes of an item.", ge=1, le=10_000)
+    n_sources: int = setting(
+        2,
+        "Sources of content, the best by their look-alikes, that are tried in the regression where `content` is auto.",
+        ge=1,
+        le=100,
+    )
     weight: float = setting(
         OPEN, "Weight of B beside Z_u·Z_v; -1 selects it on the validation split.", ge=0.0, may_be_open=True
     )

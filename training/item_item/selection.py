@@ -239,8 +239,8 @@ def select_weights(
     """B before its weight and the settings that it was made with: what they left open is selected.
 
     One after the other, as all together would be hundreds of tables: λ with its best exponent, without content; the
-    source of the content, by its look-alikes; how much it weighs in the regression, and λ again beside that; what share
-    of two hops is added to the result, and what share of look-alikes to that.
+    source of the content, by its look-alikes; how much it weighs in the regression, and λ again beside that, for the
+    `n_sources` best sources; what share of two hops is added to the result, and what share of look-alikes to that.
 
     Where there are parts of the validation, B is the mean of what is best on each: bagging (Breiman, Machine Learning
     24, 1996). Which table is the best on a few thousand users is chance to a good part, and the mean of several good
@@ -284,22 +284,32 @@ class _Search:
         if self._settings.method == "none" or self._regressions.interactions.nnz == 0:
             return None, self._settings
         plain = self.plain()
-        source, added, quality = self.source(plain)
-        taken_in = None if source == "none" else self.with_gram(plain.l2, source, quality)
-        return self.finished(taken_in or plain, source, None if taken_in else added)
+        sources = self.sources(plain)
+        if not sources:
+            return self.finished(plain, "none", 0.0)
+        least, added, first = sources[0]
+        tried = [
+            (self.with_gram(plain.l2, source, least), source) for _, _, source in sources[: self._settings.n_sources]
+        ]
+        found = [(taken_in, source) for taken_in, source in tried if taken_in is not None]
+        if not found:
+            return self.finished(plain, first, added)
+        taken_in, source = max(found, key=lambda one: one[0].quality)
+        return self.finished(taken_in, source, None)
 
     def run_among(
         self, asked: Iterable[tuple[float, str, float]], chosen: ItemItemSettings
     ) -> tuple[sparse.csr_array, ItemItemSettings]:
         """The steps with no other regressions than those that were asked about on the way to a choice.
 
-        Where that takes in content, its source stays: of others there are no regressions.
+        Where that takes in content, its source stays: of others there are few regressions, or none.
         """
         taken_in = chosen.content_gram > 0
-        best = max((self._candidate(*key) for key in asked if taken_in == (key[2] > 0)), key=_quality)
+        source = chosen.content if taken_in else "none"
+        best = max((self._candidate(*key) for key in asked if key[1] == source), key=_quality)
         if taken_in:
-            return self.finished(best, chosen.content, None)
-        source, added, _ = self.source(best)
+            return self.finished(best, source, None)
+        _, added, source = next(iter(self.sources(best)), (0.0, 0.0, "none"))
         return self.finished(best, source, added)
 
     def plain(self) -> _Candidate:
@@ -309,24 +319,21 @@ class _Search:
             return self._candidate(settings.l2, "none", 0.0)
         return climb(self._of_l2("none", 0.0), _quality, self._l2s)[0]
 
-    def source(self, plain: _Candidate) -> tuple[str, float, float]:
-        """The source of the content whose look-alikes are best beside the plain table, their share and how good it is.
+    def sources(self, plain: _Candidate) -> list[tuple[float, float, str]]:
+        """(quality, share, source) of the sources of content whose look-alikes help the plain table, the best first.
 
-        Where the settings name the source, it is that one; "none" where none is, or none is better than nothing.
+        Where the settings name the source, it is that one; empty where they name none, or none is better than nothing.
         """
         settings, content = self._settings, self._regressions.content
         is_open = settings.content == "auto"
         sources = content.sources if is_open else (settings.content,)
         if sources in ((), ("none",)) or (settings.content_weight == 0 and settings.content_gram == 0):
-            return "none", 0.0, -np.inf
+            return []
         if not is_open and settings.content_weight >= 0 and settings.content_gram >= 0:
-            return settings.content, settings.content_weight, -np.inf
+            return [(-np.inf, settings.content_weight, settings.content)]
         nothing = self._bench.quality(plain.table) if is_open else -np.inf
-        found = [(self._shared(plain, source), source) for source in sources]
-        (best, share), source = max(found, key=lambda one: one[0][0])
-        if best <= nothing:
-            return "none", 0.0, nothing
-        return source, share, best
+        found = [(*self._shared(plain, source), source) for source in sources]
+        return sorted((one for one in found if one[0] > nothing), key=lambda one: one[0], reverse=True)
 
     def with_gram(self, l2: float, source: str, least: float) -> _Candidate | None:
         """The best table whose regression takes in the content; None where it is better left out of it.

@@ -395,6 +395,39 @@ def test_content_goes_into_the_regression_where_that_is_better_and_lambda_is_cli
     assert select_weights(regressions, Hopeful(wanted, share=0.0))[1].content_gram == 0
 
 
+class Ranking(Wanted):
+    """One that finds some look-alikes a little better than nothing, the first of them most, and the others useless."""
+
+    def __init__(self, table: sparse.csr_array, look_alikes: list[sparse.csr_array]) -> None:
+        super().__init__(table, share=0.0)
+        self.look_alikes = look_alikes
+
+    def best_share(self, table: sparse.csr_array, other: sparse.csr_array) -> tuple[float, float]:
+        places = [place for place, near in enumerate(self.look_alikes) if near is other]
+        return self.quality(table) + (1e-6 / (1 + places[0]) if places else -1.0), self.share
+
+
+@pytest.mark.parametrize(("rank", "taken"), [(0, True), (1, True), (2, False)])
+def test_of_the_two_sources_with_the_best_look_alikes_the_one_is_taken_that_is_better_in_the_regression(
+    rank: int, taken: bool
+) -> None:
+    matrix, content, given = with_clips(method="local", l2=-1.0)
+    names = ["relations", "relation.creator", "relation.keyword"]
+    best = names.pop(0)
+    names.insert(rank, best)
+    resolved = replace(given, l2=20.0, target_exponent=0.5, content=best, content_weight=0.0, content_gram=3.0)
+    wanted = item_item_weights(matrix, resolved, content)
+    assert wanted is not None
+    bench = Ranking(wanted, [content.table(name, 3) for name in names])
+    chosen = select_weights(Regressions(matrix, given, content), bench)[1]
+    assert (chosen == resolved) is taken
+    alone = select_weights(Regressions(matrix, replace(given, n_sources=1), content), bench)[1]
+    assert (alone.content == best) is (rank == 0)
+    # Parts choose among that source's regressions alone, whatever else was asked about.
+    several = select_weights(Regressions(matrix, given, content), bench, [bench, Wanted(wanted * 2, share=0.0)])[1]
+    assert all(choice.content in {best, "none"} for choice in several.mean_of) or not taken
+
+
 @pytest.mark.parametrize("method", ["ease", "local"])
 def test_look_alikes_are_added_to_a_regression_that_takes_in_the_content_where_they_help(method: str) -> None:
     matrix, content, given = with_clips(method=method, l2=5.0, target_exponent=1.0)
