@@ -131,6 +131,11 @@ class ModelStore:
         """Versions that were active before the active one and are still there, the latest first."""
         return list(self._earlier(self._read_state()))
 
+    def servable(self) -> list[str]:
+        """The active version and the earlier ones: services serve the first that can be."""
+        state = self._read_state()
+        return [*([] if state.active is None else [state.active]), *self._earlier(state)]
+
     def experiment(self) -> Experiment | None:
         """The versions that shares of the users get beside the active one, None where all get that one."""
         return self.standing().experiment
@@ -303,7 +308,7 @@ class ModelStore:
         if keep < 0:
             raise StoreError(f"keep must be ≥ 0, not {keep}.")
         # Without the lock, as every file is read; None where no version is.
-        whole = next((version for version in (self.active(), *self.earlier()) if self._is_whole(version)), None)
+        whole = next(filter(self._is_whole, self.servable()), None)
 
         def old(state: _State) -> list[str]:
             versions = self.versions()
@@ -325,17 +330,15 @@ class ModelStore:
 
         return bool(self._remove(unused, _LONG_PATIENCE))
 
-    def _is_whole(self, version: str | None) -> bool:
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _is_whole(self, version: str) -> bool:
         """Whether a version's files are what its manifest says."""
         try:
-            if version is None:
-                return False
             self.open(version).verify()
         except (ArtifactError, StoreError):
             return False
         return True
-
-    # ---- inside --------------------------------------------------------------------------------------------------
 
     def _remove(self, choose: Callable[[_State], list[str]], patience: float) -> list[str]:
         """Remove the versions that are chosen while the store's lock is held; they are deleted without it."""

@@ -80,10 +80,9 @@ class Schedule:
     def _served(self) -> Manifest | None:
         """Of the active version, or of the one before it that services stand in with where it is damaged."""
         with suppress(StoreError):
-            for version in (self._store.active(), *self._store.earlier()):
+            for version in self._store.servable():
                 with suppress(ArtifactError):
-                    if version is not None:
-                        return self._store.open(version).manifest
+                    return self._store.open(version).manifest
         return None
 
     def _held(self, last: int) -> int | None:

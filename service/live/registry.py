@@ -204,6 +204,12 @@ class Registry:
         return self._unserved.get(version)
 
     @property
+    def standing_in(self) -> Problem | None:
+        """Why another version is served than the active one, beside which nothing can be tried; None where none is."""
+        problem = self._problem
+        return problem if problem is not None and self._served is not None and problem.version != self.serving else None
+
+    @property
     def applied(self) -> int:
         """Sequence number of the last interaction that every served model holds.
 
@@ -334,18 +340,12 @@ class Registry:
         if reason is not None:
             raise NotReadyError(f"The experiment {experiment.name!r} is not served: {reason}")
 
+    # ---- inside --------------------------------------------------------------------------------------------------
+
     def _problem_with(self, version: str, since: float) -> Problem | None:
         """Why a version could not be loaded, where that was found out at or after a moment."""
         problem = self._problem
         return problem if problem is not None and problem.version == version and problem.since >= since else None
-
-    @property
-    def standing_in(self) -> Problem | None:
-        """Why another version is served than the active one, beside which nothing can be tried; None where none is."""
-        problem = self._problem
-        return problem if problem is not None and self._served is not None and problem.version != self.serving else None
-
-    # ---- inside --------------------------------------------------------------------------------------------------
 
     def _wait_for(
         self,

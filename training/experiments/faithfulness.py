@@ -190,8 +190,8 @@ def recency_of(data: DataSet, user_rows: NDArray[np.int32], item_rows: NDArray[n
         item_rows: (J,) its items' rows in the model.
         n_items: J of the model.
     """
-    parts = [part for part in (data.train, data.valid, data.test) if len(part)]
-    every = reduce(Interactions.concatenate, parts, parts.pop(0) if parts else Interactions.empty())
+    first, *rest = [part for part in (data.train, data.valid, data.test) if len(part)] or [Interactions.empty()]
+    every = reduce(Interactions.concatenate, rest, first)
     order = np.arange(len(every)) if every.timestamps is None else np.argsort(every.timestamps, kind="stable")
     keys = user_rows[every.user_rows[order]].astype(np.int64) * n_items + item_rows[every.item_rows[order]]
     sorting = np.argsort(keys, kind="stable")

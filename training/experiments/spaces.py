@@ -117,11 +117,10 @@ def read_space(source: str, base: TrainingSettings) -> Space:
                 "Give it with --set."
             )
     with_settings(base, fixed, f"--space {source}")
-    dimensions = tuple(_of_its_kind(dimension, base) for dimension in dimensions)
     for dimension in dimensions:
         for value in dimension.ends():
             with_settings(base, {**fixed, dimension.name: value}, f"--space {source}")
-    return Space(dimensions, fixed)
+    return Space(tuple(_of_its_kind(dimension, base) for dimension in dimensions), fixed)
 
 
 def with_settings(base: TrainingSettings, values: Mapping[str, Any], source: str = "the settings") -> TrainingSettings:
@@ -177,9 +176,7 @@ def _dimension(raw: object, source: str) -> Dimension:
 
 def _of_its_kind(dimension: Dimension, base: TrainingSettings) -> Dimension:
     """The dimension with bounds of its setting's kind: TOML's `0` and `1` are whole, a weight between them is not."""
-    section, _, key = dimension.name.partition(".")
-    held = asdict(base).get(section, {})
-    if dimension.choices or not isinstance(held, dict) or not isinstance(held.get(key), float):
+    if dimension.choices or not isinstance(value_of(base, dimension.name), float):
         return dimension
     assert dimension.low is not None and dimension.high is not None  # noqa: S101, PT018
     return replace(dimension, low=float(dimension.low), high=float(dimension.high))

@@ -288,10 +288,11 @@ class _Search:
         if not sources:
             return self.finished(plain, "none", 0.0)
         least, added, first = sources[0]
-        tried = [
-            (self.with_gram(plain.l2, source, least), source) for _, _, source in sources[: self._settings.n_sources]
+        found = [
+            (taken_in, source)
+            for _, _, source in sources[: self._settings.n_sources]
+            if (taken_in := self.with_gram(plain.l2, source, least)) is not None
         ]
-        found = [(taken_in, source) for taken_in, source in tried if taken_in is not None]
         if not found:
             return self.finished(plain, first, added)
         taken_in, source = max(found, key=lambda one: one[0].quality)
